@@ -41,7 +41,7 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
     from services.adapters.process.clock import now_us
     from services.core.reconcile.orphans import seen_twice
     from services.operations.reconciliation import GenesysReading, three_views
-    from services.operations.rulings import digest_of
+    from services.operations.rulings import digest_of, offered
     from services.reconciler.memory import Sights
     from services.reconciler.run import run_once
 
@@ -54,6 +54,7 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
     refusals = [one for one in Sights(settings.state_dir).refusals() if now_us() < one.expires_us]
     second_look_us = int(settings.reconcile_second_look_s * 1_000_000)
     orphans = await remember_orphans(settings, scope, outside, now_us()) if outside.looked else ()
+    ruled = offered(outside.held, scope)
     return {
         "at": rfc3339(now_us()),
         "read": list(run.read),
@@ -77,7 +78,8 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
             for one in refusals
         ],
         "held_removals": {
-            "digest": digest_of(outside.held),
+            "digest": digest_of(ruled),
+            "digest_keys": [one.key for one in ruled],
             "keys": [one.key for one in outside.held],
             "refused": sum(one.refused_by is not None for one in outside.held),
         },
@@ -238,4 +240,5 @@ def _brake_json(run: "RunReport") -> dict[str, Any]:
         "limit": run.plan.limit,
         "holds": run.stopped is not None,
         "approval": run.stopped.approval if run.stopped else None,
+        "refused": run.stopped.refused if run.stopped else 0,
     }

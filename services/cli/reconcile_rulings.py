@@ -2,7 +2,7 @@
 
 The digest names one of three sets, asked for in this order: the removals that the provisioner holds, the removals of
 the reconciler's plan, the new tenants of an organisation. The sets never share a digest: a removal that the provisioner
-holds is no removal for the reconciler any more.
+holds is no removal for the reconciler any more. Removals that were refused are in a set only where KEY names them.
 """
 
 import asyncio
@@ -70,12 +70,13 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
     """
     from services.adapters.process.clock import now_us
     from services.cli.reconcile_report import graced_json
-    from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of
+    from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of, offered
     from services.reconciler.run import OtherSet, run_once
 
     async with _sources(settings, scope) as (registry, recorder, held):
-        if registry is not None and names(digest, digest_of(held)):
-            keys = [one.key for one in held]
+        ruled = offered(held, scope)
+        if registry is not None and names(digest, digest_of(ruled)):
+            keys = [one.key for one in ruled]
             if not await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER):
                 raise Unusable(f"--approve: {digest!r}: none of these removals is held any more")
             return _act_json("approved", "provisioner", digest, keys, ruling)
@@ -99,7 +100,7 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
             )
         except OtherSet as error:
             graced = await _graced_text(registry, scope, now_us())
-            raise Unusable(f"{error}{_held_text('approved', registry, held)}{graced}") from None
+            raise Unusable(f"{error}{_held_text('approved', registry, held, scope)}{graced}") from None
         return done | {"run": run.as_json()}
 
 
@@ -112,28 +113,31 @@ async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling
         CommandError: the registry does not answer.
     """
     from services.adapters.process.clock import now_us
-    from services.core.reconcile.reconcile import approval_of, going
     from services.core.rulings import RefusedRemovals
-    from services.operations.rulings import BY_RECONCILER, ActKind, digest_of, refuse_removals
+    from services.operations.rulings import BY_RECONCILER, ActKind, digest_of, offered, refuse_removals
     from services.reconciler.memory import Sights
     from services.reconciler.run import run_once
 
     async with _sources(settings, scope) as (registry, recorder, held):
-        if registry is not None and names(digest, digest_of(held)):
-            keys = [one.key for one in held]
+        ruled = offered(held, scope)
+        if registry is not None and names(digest, digest_of(ruled)):
+            keys = [one.key for one in ruled]
             await refuse_removals(registry, recorder, keys, digest, ruling)
             return _act_json("refused", "provisioner", digest, keys, ruling)
         run = await run_once(settings, now=now_us, dry_run=True, orgs=scope.orgs, keys=scope.keys)
-        present = approval_of(run.lines)
+        present = run.plan.approval
         if not names(digest, present):
             if any(names(digest, one.approval) for one in run.held):
                 raise Unusable(
                     f"--refuse: {digest!r}: new tenants of an organisation stay held by themselves; to keep them out, "
                     "name your types with `lifecycle orgs add ORG --replace --integration-type TYPE`"
                 )
-            what = f"the removals of this run are refused with {present}" if present else "this run removes nobody"
-            raise Unusable(f"--refuse: {digest!r}: {what}; nothing was done{_held_text('refused', registry, held)}")
-        keys = going(run.lines)
+            nobody = "this run has no removals that nobody has refused"
+            what = f"the removals of this run are refused with {present}" if present else nobody
+            raise Unusable(
+                f"--refuse: {digest!r}: {what}; nothing was done{_held_text('refused', registry, held, scope)}"
+            )
+        keys = list(run.plan.offered)
         await recorder.record(ActKind.REMOVAL_REFUSED, keys, digest, ruling, BY_RECONCILER)
         sights = Sights(settings.state_dir)
         async with sights.hold_lock():
@@ -256,13 +260,16 @@ async def _graced_text(registry: "Registry | None", scope: "ReportScope", now_us
     return f"; {len(found)} removals are in a grace period until {until} and take an approval after it"
 
 
-def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]") -> str:
+def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]", scope: "ReportScope") -> str:
     """Returns the end of a sentence about the removals that the provisioner holds."""
-    from services.operations.rulings import digest_of
+    from services.operations.rulings import digest_of, offered
 
     if registry is None:
         return f"; removals held by the provisioner were not looked at ({_NO_DATABASE})"
-    return f"; the {len(held)} removals held by the provisioner are {verb} with {digest_of(held)}" if held else ""
+    ruled = offered(held, scope)
+    told = f"; the {len(ruled)} removals held by the provisioner are {verb} with {digest_of(ruled)}" if ruled else ""
+    left_out = len(held) - len(ruled)
+    return told + (f"; {left_out} that it holds were refused, and are {verb} by KEY alone" if left_out else "")
 
 
 def _act_json(verb: str, of: str, digest: str, keys: "list[str] | tuple[str, ...]", ruling: "Ruling") -> dict[str, Any]:

@@ -116,8 +116,7 @@ def print_run(found: dict[str, Any], commands: Commands) -> None:
         _say(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
-        print(_stopped_line(stop))
-        commands.print_both(stop["approval"])
+        _print_stop(stop, commands)
     _print_held(found["held"], commands)
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     _say(
@@ -246,8 +245,7 @@ def _print_holds(found: dict[str, Any], commands: Commands) -> None:
     """Prints every hold with the commands of an operator."""
     brake, held = found["brake"], found["held_removals"]
     if brake["holds"]:
-        print(_stopped_line(brake))
-        commands.print_both(brake["approval"])
+        _print_stop(brake, commands)
     else:
         _say(f"brake: {brake['absent']} absent, at most {brake['limit']} go in one run")
     for one in found["refused"]:
@@ -256,7 +254,10 @@ def _print_holds(found: dict[str, Any], commands: Commands) -> None:
     if held["keys"]:
         refused = f", {held['refused']} of them refused" if held["refused"] else ""
         _say(f"STOPPED: the provisioner holds {counted(len(held['keys']), 'removal')}{refused}")
-        commands.print_both(held["digest"])
+        if left_out := len(held["keys"]) - len(held["digest_keys"]):
+            _say_left_out(left_out)
+        if held["digest"] is not None:
+            commands.print_both(held["digest"])
     if graced := found["in_grace"]:
         _say(
             f"{counted(len(graced), 'removal')} in a grace period, {_ends(graced)}: nothing is deleted before, and the "
@@ -298,8 +299,21 @@ def _print_command(command: str) -> None:
     print(f"  {command}" if len(command) <= _WIDTH - 2 else command)
 
 
-def _stopped_line(stop: dict[str, Any]) -> str:
-    return f"STOPPED: {counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run"
+def _print_stop(stop: dict[str, Any], commands: Commands) -> None:
+    """Prints the brake of the reconciler, with the commands of an operator."""
+    print(f"STOPPED: {counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run")
+    if stop["refused"]:
+        _say_left_out(stop["refused"])
+    commands.print_both(stop["approval"])
+
+
+def _say_left_out(refused: int) -> None:
+    what = (
+        "that was refused stays, and no digest names it"
+        if refused == 1
+        else "that were refused stay, and no digest names them"
+    )
+    _say(f"{counted(refused, 'removal')} {what}: to change that, `lifecycle reconcile --report KEY`", 2)
 
 
 def _say(text: str, indent: int = 0) -> None:

@@ -131,6 +131,15 @@ async def held_removals(registry: Registry, scope: ReportScope) -> list[HeldRemo
     return [one for one in await registry.held_removals() if scope.has(one.key)]
 
 
+def offered(held: Sequence[HeldRemoval], scope: ReportScope) -> list[HeldRemoval]:
+    """Returns the held removals that an approval or a refusal by digest names.
+
+    A refused removal is among them only where the scope names keys: whoever approves the removals of today must not let
+    go what a colleague refused yesterday.
+    """
+    return [one for one in held if one.refused_by is None or scope.keys is not None]
+
+
 def digest_of(held: Sequence[HeldRemoval]) -> str | None:
     """Returns the digest by which held removals are approved or refused; None without a held removal."""
     return removals_digest(one.key for one in held) if held else None

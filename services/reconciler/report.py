@@ -1,6 +1,6 @@
 """Report of one run, for the log, the CLI and the CLI's `--json`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from schemas.times import rfc3339
@@ -100,9 +100,7 @@ class RunReport:
             ],
             "refusals": [{"scope": refusal.scope, "reason": refusal.reason} for refusal in self.refusals],
             "published": self.published,
-            "stopped": None
-            if self.stopped is None
-            else {"absent": self.stopped.absent, "limit": self.stopped.limit, "approval": self.stopped.approval},
+            "stopped": None if self.stopped is None else asdict(self.stopped),
             "held": [
                 {
                     "org": one.org_id,

@@ -41,16 +41,15 @@ from services.core.reconcile.audit_gaps import removals
 from services.core.reconcile.observed_state import released
 from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
+    Action,
     Memory,
     PlanLine,
     ReconcilePlan,
     ReconcileRules,
     Removals,
     Sight,
-    approval_of,
     by_organisation,
     compare,
-    going,
     remember,
     seen,
 )
@@ -384,9 +383,8 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
     """
     if given is None:
         return None
-    removals = approval_of(plan.lines)
-    if given == removals:
-        return ApprovedSet(None, tuple(going(plan.lines)))
+    if given == plan.approval:
+        return ApprovedSet(None, plan.offered)
     for one in over:
         if given == one.approval and plan.stopped is not None:
             raise Unusable(
@@ -394,7 +392,9 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
             )
         if given == one.approval:
             return ApprovedSet(one.org_id, one.keys)
-    wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
+    wanted = [] if plan.approval is None else [f"the removals of this run are approved with {plan.approval}"]
+    if kept := sum(line.action is Action.KEEP for line in plan.lines):
+        wanted.append(f"{kept} removals were refused, and are approved by KEY alone")
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
     what = "; ".join(wanted) or "this run removes nobody and holds no new tenants"
     raise OtherSet(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --report` shows all")

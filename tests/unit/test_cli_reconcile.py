@@ -13,7 +13,7 @@ _MISSING = "organisation file: missing"
 _UNREAD = {"key": "org:i", "action": "unread", "reason": "its configuration: HTTP 503", "read_at": None}
 
 _ORG = "11111111-1111-4111-8111-111111111111"
-_HELD = {"org": _ORG, "newcomers": 9, "limit": 5, "approval": "0123456789abcdef"}
+_HELD = {"org": _ORG, "newcomers": 9, "limit": 5, "approval": "0123456789abcdef", "refused": 0}
 
 
 def found(*refusals: tuple[str, str], **changes: Any) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def test_a_held_organisation_is_told_with_the_command_that_lets_it_in(capsys: py
 )
 def test_commands_repeat_the_scope_and_fit_a_terminal(scope: ReportScope, capsys: pytest.CaptureFixture[str]) -> None:
     commands = Commands(scope, None)
-    stop = {"absent": 9, "limit": 5, "approval": "0123456789abcdef"}
+    stop = {"absent": 9, "limit": 5, "approval": "0123456789abcdef", "refused": 0}
     print_run(found(stopped=stop), commands)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "STOPPED: 9 tenants gone, at most 5 may go in one run"
@@ -127,13 +127,33 @@ def test_an_approval_names_the_removals_that_wait_longer_than_it_lasts(capsys: p
     )
 
 
-def test_a_report_names_the_end_of_a_grace_period(capsys: pytest.CaptureFixture[str]) -> None:
-    report: dict[str, Any] = {
-        "keys": [], "agreeing": 1, "unread": [], "refused": [], "held": [], "in_grace": _GRACED[:1],
+def report_of(**changes: Any) -> dict[str, Any]:
+    return {
+        "keys": [], "agreeing": 1, "unread": [], "refused": [], "held": [], "in_grace": [],
         "outside": {"read": True, "looked": False, "why": ""}, "brake": {"holds": False, "absent": 0, "limit": 5},
-        "held_removals": {"digest": None, "keys": [], "refused": 0}, "orphans": {"digest": None, "resources": []},
+        "held_removals": {"digest": None, "digest_keys": [], "keys": [], "refused": 0},
+        "orphans": {"digest": None, "resources": []},
+        **changes,
     }  # fmt: skip
-    print_report(report, Commands(ReportScope(), None))
+
+
+def test_a_report_says_that_no_digest_names_what_was_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    held = {"digest": "0123456789abcdef", "digest_keys": ["a"], "keys": ["a", "b", "c"], "refused": 2}
+    stop = {"holds": True, "absent": 9, "limit": 5, "approval": "fedcba9876543210", "refused": 1}
+    print_report(report_of(held_removals=held, brake=stop), Commands(ReportScope(), None))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "holds 3 removals, 2 of them refused 2 removals that were refused stay, and no digest names them" in said
+    assert "may go in one run 1 removal that was refused stays, and no digest names it" in said
+    none = {"digest": None, "digest_keys": [], "keys": ["a"], "refused": 1}
+    print_report(report_of(held_removals=none), Commands(ReportScope(), None))
+    assert "--approve" not in capsys.readouterr().out
+    named = held | {"digest_keys": held["keys"]}
+    print_report(report_of(held_removals=named), Commands(ReportScope(keys=["a:1"]), None))
+    assert "no digest names" not in capsys.readouterr().out
+
+
+def test_a_report_names_the_end_of_a_grace_period(capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report_of(in_grace=_GRACED[:1]), Commands(ReportScope(), None))
     said = " ".join(capsys.readouterr().out.split())
     assert "1 removal in a grace period, until 2026-05-02T10:00:00Z: nothing is deleted before" in said
 
@@ -146,7 +166,7 @@ def test_a_report_names_the_end_of_a_grace_period(capsys: pytest.CaptureFixture[
         (found(("org-1", _MISSING), ("org-2", "organisation file: not JSON")), Exit.DEVIATION),
         (found(("org-1", "login refused")), Exit.DEVIATION),
         (found(("org-1", "login refused"), ("org-2:i", "not written: _MSG_TIMED_OUT")), Exit.UNREACHABLE),
-        (found(stopped={"absent": 9, "limit": 5, "approval": None}), Exit.DEVIATION),
+        (found(stopped={"absent": 9, "limit": 5, "approval": None, "refused": 0}), Exit.DEVIATION),
         (found(held=[_HELD]), Exit.DEVIATION),
         (found(plan=[_UNREAD]), Exit.DEVIATION),
         (found(plan=[_UNREAD | {"action": "wait"}]), Exit.OK),

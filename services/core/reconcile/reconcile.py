@@ -153,13 +153,14 @@ class Stop:
     Attributes:
         absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
         limit: Greatest number of absent tenants without a brake.
-        approval: Text to approve exactly the removals of this plan (absences seen twice); None if the plan has no
-            removal yet.
+        approval: Text to approve exactly `ReconcilePlan.offered`; None if there is nothing to approve yet.
+        refused: Number of the plan's removals that an operator refused, and that the text does not name.
     """
 
     absent: int
     limit: int
     approval: str | None
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +174,8 @@ class ReconcilePlan:
         looks: Every key in this run as read.
         absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
         limit: Greatest number of absent tenants without a brake.
+        offered: The absences seen twice that an approval or a refusal by digest names, sorted: those that nobody has
+            refused, and of the refused ones those that the operator named by key.
     """
 
     lines: tuple[PlanLine, ...]
@@ -181,6 +184,12 @@ class ReconcilePlan:
     looks: Mapping[Key, ObservedKey]
     absent: int
     limit: int
+    offered: tuple[Key, ...]
+
+    @property
+    def approval(self) -> str | None:
+        """Returns the digest of exactly the offered removals; None without one."""
+        return removals_digest(self.offered) if self.offered else None
 
 
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
@@ -294,25 +303,16 @@ def compare(
         if key.partition(":")[0] in read
     ]
     absent, limit = absent_tenants(tenants, {**memory, **looked}, rules.now_us), removals_limit(tenants)
-    approval = approval_of(lines)
-    if approval is None or approval != rules.approval:
-        lines = [_kept_if_refused(line, rules.refused) for line in lines]
-        stopped = _brake(lines, absent, limit, approval, rules.refused)
-    else:
-        # An approval of exactly these removals is newer than a refusal, and outweighs it.
-        stopped = None
-    return ReconcilePlan(tuple(lines), looked, stopped, looks, len(absent), limit)
-
-
-def going(lines: Iterable[PlanLine]) -> list[Key]:
-    """Returns the keys of the absences seen twice in a plan, sorted; also of those that an operator refused."""
-    return sorted(line.key for line in lines if line.action in {Action.REMOVE, Action.KEEP})
-
-
-def approval_of(lines: Iterable[PlanLine]) -> str | None:
-    """Returns the digest of exactly the removals in a plan; None without a removal."""
-    keys = going(lines)
-    return removals_digest(keys) if keys else None
+    gone = sorted(line.key for line in lines if line.action is Action.REMOVE)
+    # Whoever approves a set of today must not let go what a colleague refused yesterday, unless by name.
+    offered = tuple(key for key in gone if key not in rules.refused or key in named)
+    approval = removals_digest(offered) if offered else None
+    approved = frozenset(offered) if approval is not None and approval == rules.approval else frozenset[Key]()
+    lines = [line if line.key in approved else _kept_if_refused(line, rules.refused) for line in lines]
+    stopped = None
+    if not approved:
+        stopped = _brake(lines, absent, limit, approval, rules.refused, len(gone) - len(offered))
+    return ReconcilePlan(tuple(lines), looked, stopped, looks, len(absent), limit, offered)
 
 
 def remember(sight: Sight, observation: Observed) -> Sight:
@@ -492,7 +492,12 @@ def removals_limit(tenants: Tenants) -> int:
 
 
 def _brake(
-    lines: Collection[PlanLine], absent: set[Key], limit: int, approval: str | None, refused: Collection[Key]
+    lines: Collection[PlanLine],
+    absent: set[Key],
+    limit: int,
+    approval: str | None,
+    refused: Collection[Key],
+    left_out: int,
 ) -> Stop | None:
     """Returns the brake if a run meets an absence and more tenants are absent than one run may remove; else None.
 
@@ -502,4 +507,4 @@ def _brake(
     """
     if len(absent) <= limit or absent.isdisjoint(line.key for line in lines) or absent <= set(refused):
         return None
-    return Stop(len(absent), limit, approval)
+    return Stop(len(absent), limit, approval, left_out)
