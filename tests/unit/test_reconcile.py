@@ -11,6 +11,7 @@ from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Json, Key
+from services.core.reconcile.audit_gaps import unsettled
 from services.core.reconcile.onboarding import OrganisationState, held_back
 from services.core.reconcile.reconcile import (
     Action,
@@ -263,9 +264,20 @@ def test_a_reinstall_under_the_same_id_takes_the_evidence_of_an_audit_away() -> 
 
 
 def test_an_unlisted_integration_without_an_answer_by_id_is_no_information() -> None:
-    silent = reading({2: "ENABLED"})
+    silent = replace(reading({2: "ENABLED"}), unread={integration_id(1): "HTTP 503"})
     plan = twice(silent, silent, view(tenant(1), tenant(2)))
     assert only(plan).action is Action.UNREAD
+
+
+def test_a_key_that_came_into_the_view_while_genesys_was_read_is_not_unread() -> None:
+    before, after = view(tenant(2)), view(tenant(1), tenant(2), tenant(3))
+    told = replace(reading({2: "ENABLED", 3: "ENABLED"}, properties={2: CONFIGURATION}), unread={})
+    by = organisation(integration_types=("other",))
+    assert ids_to_read(told, by, before, None) == ([], [integration_id(2)]), "the reader asked for the others never"
+    plan = planned(told, after, by=by)
+    assert [(line.key, line.action) for line in plan.lines] == [(key_of(1), Action.WAIT), (key_of(3), Action.WAIT)]
+    assert all("came into the view while Genesys was read" in line.reason for line in plan.lines)
+    assert unsettled(plan.lines) == {key_of(1), key_of(3)}, "its audits still ask for a read"
 
 
 def test_an_absence_older_than_a_day_must_be_seen_twice_again() -> None:

@@ -22,6 +22,8 @@ from services.core.ledger.identity import keyed
 ABSENT: Final = "absent"
 """The claim that the integration is gone; the second sight of this claim removes a tenant."""
 
+_LATE: Final = "it came into the view while Genesys was read: the next run asks"
+
 _STATES: Final[dict[str, tuple[bool, bool | None]]] = {
     "ENABLED": (True, True),
     "DISABLED": (True, False),
@@ -45,10 +47,11 @@ class ObservedKey:
         configuration: Configuration as read; None if unread, not comparable, or released.
         mac: MAC of the configuration; None if it is unread or not comparable.
         tenant_id: The recorded tenantId; else the property named by the organisation's file; else None.
-        reason: Why the absence counts for nothing; else empty.
+        reason: Why the absence counts for nothing, or nothing is known yet; else empty.
         unread: The part without an answer of Genesys, or with an unreadable answer, and why; empty if everything was
             read.
         listed: True if Genesys knows the integration, in any state.
+        is_late: True if the key came into the view while Genesys was read: nobody asked for it, so nothing is known.
     """
 
     key: Key
@@ -61,6 +64,7 @@ class ObservedKey:
     reason: str = ""
     unread: str = ""
     listed: bool = True
+    is_late: bool = False
 
     @property
     def is_released(self) -> bool:
@@ -98,6 +102,8 @@ def look_at(
     """
     identity = key.partition(":")[2]
     found = reading.integrations.get(identity)
+    if not _was_asked(reading, identity):
+        return ObservedKey(key, reading.read_at_us, None, reason=_LATE, listed=found is not None, is_late=True)
     if found is None:
         return _absence(key, reading, tenant, seen_by)
     if unread := _unread(found, organisation, tenant):
@@ -108,7 +114,7 @@ def look_at(
     if identity in reading.released:
         mac = reading.released[identity]
     elif properties is None:
-        fault = reading.unread.get(identity, "it was not read")
+        fault = reading.unread[identity]
     # Genesys does not tell the tenantId, so an observation repeats the tenantId of the newest `installed`.
     return ObservedKey(
         key,
@@ -222,13 +228,22 @@ def _unread(found: Integration, organisation: Organisation, tenant: Tenant | Non
     return "" if found.intended_state in _STATES else "its intendedState: not one that this version knows"
 
 
+def _was_asked(reading: Reading, identity: str) -> bool:
+    """True if the reading asked for the integration by id, or for its configuration: every question has left a trace.
+
+    The reader asks for the keys of the view from before the reading, which may take many minutes. A key that came later
+    is not unread: else no long run of a busy installation would be whole.
+    """
+    return any(identity in ids for ids in (reading.absent, reading.configurations, reading.released, reading.unread))
+
+
 def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> ObservedKey:
     """Returns the state of a key missing from the reading: absent, or no information with the reason."""
     reason = unread = ""
     identity = key.partition(":")[2]
     # A listing alone proves no absence: a request by id must have answered 404 as well.
     if identity not in reading.absent:
-        unread = f"it is not listed, and {reading.unread.get(identity, 'asked by id Genesys gave no answer')}"
+        unread = f"it is not listed, and {reading.unread[identity]}"
     elif seen_by != reading.client_id:
         # These credentials may lack the right to see the integration (docs/decisions/0001).
         reason = "it is absent, but these credentials never saw it present"

@@ -371,7 +371,8 @@ def _judge(
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
         sight = _certain(sight)
     if look.installed is None:
-        return (PlanLine(look.key, Action.REFUSE, f"no information: {look.reason}") if look.reason else None), sight
+        action = Action.WAIT if look.is_late else Action.REFUSE
+        return (PlanLine(look.key, action, f"no information: {look.reason}") if look.reason else None), sight
     differing = differences(look, tenant)
     # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare` adds
     # the line with the reason.
