@@ -6,7 +6,7 @@ holds is no removal for the reconciler any more. Removals that were refused are 
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +17,7 @@ from services.cli.exits import CommandError, Exit
 from services.core.rulings import names
 
 if TYPE_CHECKING:
+    from schemas.values import Key
     from services.adapters.process.settings import Settings
     from services.adapters.registry.registry import Registry
     from services.adapters.registry.types import HeldRemoval
@@ -77,15 +78,14 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
         ruled = offered(held, scope)
         if registry is not None and names(digest, digest_of(ruled)):
             keys = [one.key for one in ruled]
-            if not await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER):
-                raise Unusable(f"--approve: {digest!r}: none of these removals is held any more")
-            return _act_json("approved", "provisioner", digest, keys, ruling)
+            reached = await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER)
+            return act_json("approved", "provisioner", digest, keys, ruling, missed=set(keys).difference(reached))
         done: dict[str, Any] = {}
 
         async def on_approved(approved: "ApprovedSet") -> None:
             put_off = await _record_approved(registry, recorder, approved, digest, ruling)
             of = "newcomers" if approved.org_id else "reconciler"
-            done.update(_act_json("approved", of, digest, approved.keys, ruling))
+            done.update(act_json("approved", of, digest, approved.keys, ruling))
             done["put_off"] = graced_json(put_off)
 
         try:
@@ -122,8 +122,8 @@ async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling
         ruled = offered(held, scope)
         if registry is not None and names(digest, digest_of(ruled)):
             keys = [one.key for one in ruled]
-            await refuse_removals(registry, recorder, keys, digest, ruling)
-            return _act_json("refused", "provisioner", digest, keys, ruling)
+            reached = await refuse_removals(registry, recorder, keys, digest, ruling)
+            return act_json("refused", "provisioner", digest, keys, ruling, missed=set(keys).difference(reached))
         run = await run_once(settings, now=now_us, dry_run=True, orgs=scope.orgs, keys=scope.keys)
         present = run.plan.approval
         if not names(digest, present):
@@ -147,7 +147,7 @@ async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling
         if registry is not None:
             # Withdraws earlier approvals: the provisioner would let such a removal pass.
             await registry.refuse_removals(keys, by=ruling.by, reason=ruling.reason)
-        return _act_json("refused", "reconciler", digest, keys, ruling)
+        return act_json("refused", "reconciler", digest, keys, ruling)
 
 
 async def remove_orphans(settings: "Settings", scope: "ReportScope", digest: str, ruling: "Ruling") -> dict[str, Any]:
@@ -272,7 +272,19 @@ def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]"
     return told + (f"; {left_out} that it holds were refused, and are {verb} by KEY alone" if left_out else "")
 
 
-def _act_json(verb: str, of: str, digest: str, keys: "list[str] | tuple[str, ...]", ruling: "Ruling") -> dict[str, Any]:
+def act_json(
+    verb: str, of: str, digest: str, keys: "Collection[Key]", ruling: "Ruling", missed: "Collection[Key]" = ()
+) -> dict[str, Any]:
+    """Returns an act as JSON.
+
+    Args:
+        verb: `approved` or `refused`.
+        of: What holds the set: `provisioner`, `reconciler` or `newcomers`.
+        digest: Digest of the set.
+        keys: The set.
+        ruling: The act.
+        missed: Keys that the act did not reach: what held them had let them go between the reading and the act.
+    """
     return {
         "ruling": verb,
         "held_by": of,
@@ -281,4 +293,6 @@ def _act_json(verb: str, of: str, digest: str, keys: "list[str] | tuple[str, ...
         "reason": ruling.reason,
         "expires_at": rfc3339(ruling.expires_us),
         "keys": list(keys),
+        "missed": sorted(missed),
+        "is_done": not missed,
     }

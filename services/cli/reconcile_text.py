@@ -84,10 +84,18 @@ def print_act(found: dict[str, Any], commands: Commands) -> None:
             _say(f"{key}: {end}", 2)
         return
     what = "tenant" if found["held_by"] == "newcomers" else "removal"
+    reached = len(found["keys"]) - len(found["missed"])
     _say(
-        f"{found['ruling']} by {found['by']}: {counted(len(found['keys']), what)} ({found['digest']}), until "
+        f"{found['ruling']} by {found['by']}: {counted(reached, what)} ({found['digest']}), until "
         f"{found['expires_at']}; recorded in the audit trail"
     )
+    if missed := found["missed"]:
+        _say(
+            f"NOT {found['ruling']}: {counted(len(missed), 'removal')} of them. The provisioner has let them go "
+            "meanwhile, or the integration was installed again. `lifecycle sagas show KEY` tells:"
+        )
+        for key in missed:
+            _say(key, 2)
     if put_off := found.get("put_off"):
         _say(
             f"{counted(len(put_off), 'removal')} of them wait for the end of a grace period, {_ends(put_off)}: this "

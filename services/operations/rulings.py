@@ -194,8 +194,8 @@ async def _graced(registry: Registry, rows: Sequence[SagaRow], now_us: int) -> l
 
 async def approve_removals(
     registry: Registry, recorder: ActRecorder, keys: Collection[Key], digest: str, ruling: Ruling, why: str
-) -> int:
-    """Records an approval, and stores the approval for the provisioner; returns the number of stored approvals.
+) -> list[Key]:
+    """Records an approval, and stores the approval for the provisioner; returns the keys with a stored approval.
 
     A key without a resource outside takes no approval, and needs none.
 
@@ -219,8 +219,10 @@ async def approve_removals(
 
 async def refuse_removals(
     registry: Registry, recorder: ActRecorder, keys: Collection[Key], digest: str, ruling: Ruling
-) -> int:
-    """Records a refusal, and marks the removals held by the provisioner; returns the number of marked removals.
+) -> list[Key]:
+    """Records a refusal, and marks the removals held by the provisioner; returns the keys of marked removals.
+
+    A removal that was let go since the caller read the set takes no mark, and goes on.
 
     Raises:
         KafkaError: the act was not recorded, and nothing was refused.

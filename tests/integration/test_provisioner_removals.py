@@ -64,12 +64,13 @@ def _operate(scene: Scene, act: Callable[[Registry], Awaitable[T]]) -> T:
 
 def _approve(scene: Scene, keys: Sequence[str]) -> int:
     until_us = clock.now_us() + 3_600_000_000
-    return _operate(
+    approved = _operate(
         scene,
         lambda registry: registry.approve_removals(
             keys, digest=removals_digest(keys), by="ada", reason="closed", expires_us=until_us
         ),
     )
+    return len(approved)
 
 
 def _waits(scene: Scene, of: str, reason: str) -> Outcome:
@@ -140,7 +141,8 @@ def test_a_held_removal_goes_by_an_approval_alone_and_a_reinstall_ends_the_wait(
 
     # Another uninstall neither begins the wait anew nor ends it; nor does a refusal.
     scene.publish_desired([gone(third, 3)])
-    assert _operate(scene, lambda registry: registry.refuse_removals([third], by="ada", reason="an accident")) == 1
+    refused = _operate(scene, lambda registry: registry.refuse_removals([third], by="ada", reason="an accident"))
+    assert refused == [third]
     assert _waits(scene, third, REMOVAL_REFUSED).desired_version == 3
     scene.publish_desired([desired(second, 3, uninstalled_at=2), desired(third, 4)])
     # Tokens from before an uninstall are issued anew, as in a grace period; nothing else is touched.

@@ -109,7 +109,7 @@ async def _again(registry: Registry, claim: Claim) -> RemovalVerdict:
 
 async def _approve(registry: Registry, keys: Sequence[str], **given: object) -> int:
     asked = {"digest": removals_digest(keys), "by": "ada", "reason": "closed", "expires_us": in_an_hour()} | given
-    return await registry.approve_removals(keys, **asked)  # type: ignore[arg-type]
+    return len(await registry.approve_removals(keys, **asked))  # type: ignore[arg-type]
 
 
 async def test_the_limit_goes_and_the_rest_is_held_for_as_long_as_it_takes(
@@ -224,7 +224,8 @@ async def test_a_refused_removal_stays_held_until_it_is_approved(registry: Regis
     claims = await _storm(registry, 7)
     held = [claim.key for claim in claims[5:]]
     assert await _approve(registry, held) == 2
-    assert await registry.refuse_removals([claims[0].key, held[0]], by="ada", reason="an accident") == 1
+    refused = await registry.refuse_removals([claims[0].key, held[0]], by="ada", reason="an accident")
+    assert refused == [held[0]], "the other was admitted, and cannot be taken back"
     assert {claim.key for claim in await registry.claim(10)} == set(held)
     first, second = await registry.held_removals()
     assert (first.key, first.refused_by, second.refused_by) == (held[0], "ada", None)
@@ -237,7 +238,7 @@ async def test_a_refusal_withdraws_the_approval_and_an_approval_the_refusal(regi
     claims = await _storm(registry, 6)
     held = claims[5].key
     assert await _approve(registry, [held]) == 1
-    assert await registry.refuse_removals([held], by="ada", reason="an accident") == 1
+    assert await registry.refuse_removals([held], by="ada", reason="an accident") == [held]
     assert await _again(registry, claims[5]) is REFUSED
     assert await _approve(registry, [held]) == 1
     assert (await registry.removal_counts(RULES)).refused == 0

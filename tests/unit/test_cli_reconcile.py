@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 
 from services.cli.exits import Exit
+from services.cli.reconcile import _show
+from services.cli.reconcile_rulings import act_json
 from services.cli.reconcile_text import Commands, plan_lines, print_act, print_report, print_run, status_of
 from services.operations.reconciliation import ReportScope
+from services.operations.rulings import Ruling
+from tests.support.genesys_worlds import NOW_US
 from tests.support.terminal import COLUMNS
 
 _MISSING = "organisation file: missing"
@@ -111,11 +115,25 @@ _GRACED = [
 ]
 
 
+_RULING = Ruling("Ada", "", NOW_US, NOW_US + 3_600_000_000)
+
+
+@pytest.mark.parametrize("verb", ["approved", "refused"])
+def test_an_act_names_what_it_did_not_reach_and_ends_with_1(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, commands = [f"{_ORG}:{n}" for n in range(8)], Commands(ReportScope(), None)
+    act = act_json(verb, "provisioner", "0123456789abcdef", keys, _RULING, missed=keys[:3])
+    assert _show(act, commands, as_json=False, named=False) is Exit.DEVIATION
+    said = capsys.readouterr().out
+    assert f"{verb} by Ada: 5 removals (0123456789abcdef)" in " ".join(said.split())
+    assert f"NOT {verb}: 3 removals of them." in " ".join(said.split())
+    assert [line.strip() for line in said.splitlines() if line.strip().startswith(_ORG)] == keys[:3]
+    whole = act_json(verb, "provisioner", "0123456789abcdef", keys, _RULING)
+    assert _show(whole, commands, as_json=False, named=False) is Exit.OK
+    assert "NOT" not in capsys.readouterr().out
+
+
 def test_an_approval_names_the_removals_that_wait_longer_than_it_lasts(capsys: pytest.CaptureFixture[str]) -> None:
-    act = {
-        "ruling": "approved", "held_by": "reconciler", "by": "Ada", "digest": "0123456789abcdef", "keys": ["a", "b"],
-        "expires_at": "2026-04-30T10:00:00Z", "put_off": [],
-    }  # fmt: skip
+    act = act_json("approved", "reconciler", "0123456789abcdef", ["a", "b"], _RULING) | {"put_off": []}
     print_act(act, Commands(ReportScope(), None))
     assert "grace" not in capsys.readouterr().out
     print_act(act | {"put_off": _GRACED}, Commands(ReportScope(), None))

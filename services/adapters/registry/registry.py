@@ -573,8 +573,10 @@ class Registry:
             rows = await (await session.execute(statements.HELD_REMOVALS)).fetchall()
             return [HeldRemoval(*row) for row in rows]
 
-    async def approve_removals(self, keys: Sequence[str], *, digest: str, by: str, reason: str, expires_us: int) -> int:
-        """Let one removal of each key go, held now or still to come; return the count of stored approvals.
+    async def approve_removals(
+        self, keys: Sequence[str], *, digest: str, by: str, reason: str, expires_us: int
+    ) -> list[str]:
+        """Let one removal of each key go, held now or still to come; return the keys with a stored approval.
 
         An approval with the digest of another set changes nothing, as does one that has expired. A key without a
         resource, or with a removal that was let go before, takes no approval. An approval is for the present
@@ -588,7 +590,7 @@ class Registry:
             expires_us: End of the approval, microseconds UTC.
         """
         if digest != removals_digest(keys):
-            return 0
+            return []
         asked = {"digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
         async with self._session() as session, session.transaction():
             rows = await (await session.execute(statements.APPROVABLE, (list(keys),))).fetchall()
@@ -602,10 +604,10 @@ class Registry:
             approved = [str(row[0]) for row in rows]
             await session.execute(statements.UNREFUSE_REMOVALS, (approved,))
             await session.execute(statements.WAKE_HELD, (approved,))
-            return len(approved)
+            return approved
 
-    async def refuse_removals(self, keys: Sequence[str], *, by: str, reason: str) -> int:
-        """Mark held removals as refused, and withdraw approvals of these keys; return the count of marked removals.
+    async def refuse_removals(self, keys: Sequence[str], *, by: str, reason: str) -> list[str]:
+        """Mark held removals as refused, and withdraw approvals of these keys; return the keys of marked removals.
 
         The removals stay held, until an approval or until the integration is installed again.
 
@@ -618,8 +620,9 @@ class Registry:
             await session.execute(statements.WITHDRAW_APPROVALS, (list(keys),))
             asked = {"keys": list(keys), "by": by, "reason": reason}
             rows = await (await session.execute(statements.REFUSE_REMOVALS, asked)).fetchall()
-            await session.execute(statements.WAKE_HELD, ([str(row[0]) for row in rows],))
-            return len(rows)
+            marked = [str(row[0]) for row in rows]
+            await session.execute(statements.WAKE_HELD, (marked,))
+            return marked
 
     async def drain(self, publish: Callable[[list[OutboxRow]], Awaitable[list[int]]], limit: int) -> tuple[int, int]:
         """Publish the oldest outbox messages, in order, and delete the acknowledged messages.
