@@ -121,7 +121,7 @@ def ledger(
     """Identify the event of each delivery, merge the event into the tenant, and publish the desired state."""
     if recover_only and (republish or accept_loss):
         other = "--republish" if republish else "--accept-loss"
-        raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
+        raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say only one")
     from services.adapters.process.settings import LedgerSettings
     from services.ledger.main import StartOptions
     from services.ledger.main import main as run

@@ -291,7 +291,8 @@ def act_json(
         "digest": digest,
         "by": ruling.by,
         "reason": ruling.reason,
-        "expires_at": rfc3339(ruling.expires_us),
+        # The provisioner holds a refused removal without an end (operations/rulings.py).
+        "expires_at": None if (verb, of) == ("refused", "provisioner") else rfc3339(ruling.expires_us),
         "keys": list(keys),
         "missed": sorted(missed),
         "is_done": not missed,

@@ -87,7 +87,7 @@ def print_act(found: dict[str, Any], commands: Commands) -> None:
     reached = len(found["keys"]) - len(found["missed"])
     _say(
         f"{found['ruling']} by {found['by']}: {counted(reached, what)} ({found['digest']}), until "
-        f"{found['expires_at']}; recorded in the audit trail"
+        f"{found['expires_at'] or 'an approval by KEY or a reinstall'}; recorded in the audit trail"
     )
     if missed := found["missed"]:
         _say(

@@ -72,6 +72,14 @@ class Ruling:
     expires_us: int
 
 
+def end_us(kind: ActKind, why: str, ruling: Ruling) -> int | None:
+    """Returns the end of an act, microseconds UTC; None without an end.
+
+    The provisioner holds a refused removal until an approval names its key, or the integration is installed again.
+    """
+    return None if kind is ActKind.REMOVAL_REFUSED and why == BY_PROVISIONER else ruling.expires_us
+
+
 class ActRecorder:
     """Writes the audit records of operators' acts."""
 
@@ -92,7 +100,7 @@ class ActRecorder:
             KafkaError: a record was not acknowledged; some of the records may stand.
         """
         act = OperatorAct(
-            by=ruling.by, reason=ruling.reason, digest=digest, number=len(keys), expires_at=ruling.expires_us
+            by=ruling.by, reason=ruling.reason, digest=digest, number=len(keys), expires_at=end_us(kind, why, ruling)
         )
         lines = [
             audit.line(

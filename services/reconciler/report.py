@@ -11,7 +11,7 @@ from services.reconciler.memory import LastRun
 NO_CREDENTIALS: Final = "organisation file: missing"
 """Reason of an organisation without a file in `ORGS_DIR`: the organisation is not ours to read."""
 
-NOT_WHOLE: Final = "an entity of the listing is nobody's: "
+NOT_WHOLE: Final = "an entry of the listing has no readable id: "
 """Begins the reason of an organisation read except for listed entities without a valid id."""
 
 NOT_WRITTEN: Final = "not written: "

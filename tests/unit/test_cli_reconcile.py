@@ -9,7 +9,7 @@ from services.cli.reconcile import _show
 from services.cli.reconcile_rulings import act_json
 from services.cli.reconcile_text import Commands, plan_lines, print_act, print_report, print_run, status_of
 from services.operations.reconciliation import ReportScope
-from services.operations.rulings import Ruling
+from services.operations.rulings import BY_PROVISIONER, BY_RECONCILER, ActKind, Ruling, end_us
 from tests.support.genesys_worlds import NOW_US
 from tests.support.terminal import COLUMNS
 
@@ -109,13 +109,36 @@ def test_an_operator_known_by_the_environment_needs_no_name_in_commands() -> Non
     assert "--by" not in " ".join(Commands(ReportScope(), "Ada").of("0123456789abcdef"))
 
 
+_RULING = Ruling("Ada", "", NOW_US, NOW_US + 3_600_000_000)
+
+
+def test_a_refusal_at_the_provisioner_has_no_end(capsys: pytest.CaptureFixture[str]) -> None:
+    act = act_json("refused", "provisioner", "0123456789abcdef", [f"{_ORG}:1"], _RULING)
+    assert act["expires_at"] is None
+    print_act(act, Commands(ReportScope(), None))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "(0123456789abcdef), until an approval by KEY or a reinstall; recorded in the audit trail" in said
+    other = act_json("refused", "reconciler", "0123456789abcdef", [f"{_ORG}:1"], _RULING)
+    print_act(other, Commands(ReportScope(), None))
+    assert f"until {other['expires_at']};" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "why", "ends"),
+    [
+        (ActKind.REMOVAL_REFUSED, BY_PROVISIONER, False),
+        (ActKind.REMOVAL_REFUSED, BY_RECONCILER, True),
+        (ActKind.REMOVAL_APPROVED, BY_PROVISIONER, True),
+    ],
+)
+def test_a_record_of_an_act_has_the_end_that_the_act_has(kind: ActKind, why: str, *, ends: bool) -> None:
+    assert end_us(kind, why, _RULING) == (_RULING.expires_us if ends else None)
+
+
 _GRACED = [
     {"key": f"{_ORG}:2", "until": "2026-05-02T10:00:00Z"},
     {"key": f"{_ORG}:1", "until": "2026-05-01T10:00:00Z"},
 ]
-
-
-_RULING = Ruling("Ada", "", NOW_US, NOW_US + 3_600_000_000)
 
 
 @pytest.mark.parametrize("verb", ["approved", "refused"])
