@@ -183,7 +183,8 @@ async def run_once(
     try:
         # As in the service, or an operator would be told of another set of removals than the service holds.
         cursors = await asyncio.to_thread(AuditMemory(settings.state_dir).load)
-        of_audits = removals(cursors.values())
+        # While no service reads audits, a removal in the file may have been followed by a restore.
+        of_audits = removals(cursors.values()) if settings.reconcile_audit_interval_s else {}
         request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or (), removals=of_audits)
         return await run(resources, request)
     finally:
