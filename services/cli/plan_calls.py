@@ -73,7 +73,7 @@ def of_configuration(
         raise CommandError(Exit.UNUSABLE, f"--for: {key!r}: with --configuration, say orgId:integrationId in full")
     plan, source = _plan(settings, file)
     journal, desired = sample_of((key or SAMPLE_KEY).lower(), _json_object(configuration), now_us())
-    return _calls(settings, Plans(plan), journal, desired, source, uninstall=uninstall)
+    return asyncio.run(_calls(settings, Plans(plan), journal, desired, source, uninstall=uninstall))
 
 
 def of_tenant(settings: "Settings", key: str, file: Path | None, *, uninstall: bool) -> TenantCalls:
@@ -113,14 +113,14 @@ async def _of_tenant(settings: "Settings", key: str, file: Path | None, *, unins
             plan, source = _plan(settings, file)
             if life is not None and Plans(plan).known(life) is None:
                 journal, source = new_life(journal), f"{source}, as a new life"
-    return _calls(settings, Plans(plan), journal, desired, source, uninstall=uninstall)
+    return await _calls(settings, Plans(plan), journal, desired, source, uninstall=uninstall)
 
 
-def _calls(
+async def _calls(
     settings: "Settings", plans: Plans, journal: Journal, desired: Desired, source: str, *, uninstall: bool
 ) -> TenantCalls:
     at_us, log = now_us(), logs.configure("plan", "error")
-    told = TenantFile(settings.tenants_file, log).of(desired.key, time.monotonic())
+    told = await TenantFile(settings.tenants_file, log).of(desired.key, time.monotonic())
     desired = completed(desired, told)
     if uninstall:
         journal, desired = uninstalled(plans, journal, desired, at_us)

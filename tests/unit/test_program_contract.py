@@ -178,8 +178,8 @@ SCRIPT = '[[step]]\nname = "a"\nkind = "script"\nundo = "reverse"\n'
         ('argv = ["x"]\noutputs = 7', "outputs: must be a list of text, and is a number"),
         ('argv = ["x"]\nunknown = "repeat"', 'unknown: must be "read" or "hold"'),
         ('argv = ["x"]\nurl = "https://x"', "url: no such key"),
-        ('argv = ["x"]\ninputs = { a = [{ b = 2026-01-01 }] }', "inputs: has a date, a time, inf or nan"),
-        ('argv = ["x"]\ninputs = { a = nan }', "inputs: has a date, a time, inf or nan"),
+        ('argv = ["x"]\ninputs = { a = [{ b = 2026-01-01 }] }', "inputs: has a date or time, which JSON does not have"),
+        ('argv = ["x"]\ninputs = { a = nan }', "inputs: has a number without an end"),
         ('argv = ["x"]\nenvironment = { "A=B" = "c" }', "environment: 'A=B': a variable has letters"),
         ('argv = ["x"]\nenvironment = ["A"]', "environment: must be a table, and is a list"),
         ('argv = ["x"]\noutputs = ["url"]\n' + SCRIPT.replace('"a"', '"b"')

@@ -7,7 +7,6 @@ of its beginning while the code may be another by then. So the sealed outputs of
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Final
 
 from services.core.saga.kind_traits import KindTraits
@@ -76,13 +75,10 @@ class ProgramTraits(KindTraits):
         yield from (
             f"outputs: {name} is named twice" for name in sorted({name for name in outputs if outputs.count(name) > 1})
         )
-        yield from _value_faults(row)
+        yield from _variable_faults(row)
 
 
-def _value_faults(row: Mapping[str, Any]) -> Iterator[str]:
-    for key in (INPUTS.name, ENVIRONMENT.name):
-        if not _is_json(row.get(key)):
-            yield f"{key}: has a date, a time, inf or nan, which JSON has not; write it as text"
+def _variable_faults(row: Mapping[str, Any]) -> Iterator[str]:
     environment = row.get(ENVIRONMENT.name)
     for name in environment if isinstance(environment, Mapping) else ():
         if _VARIABLE.fullmatch(name) is None:
@@ -93,12 +89,3 @@ def _names(settings: Mapping[str, Any], key: PlanKey) -> tuple[str, ...]:
     """Returns the names in a list of the plan; a value of a wrong form has none, and is a fault of its own."""
     given = settings.get(key.name)
     return tuple(name for name in given if isinstance(name, str)) if isinstance(given, list | tuple) else ()
-
-
-def _is_json(value: Any) -> bool:
-    """True if JSON has a value of the plan; TOML has dates, times and infinite numbers besides."""
-    if isinstance(value, Mapping):
-        return all(map(_is_json, value.values()))
-    if isinstance(value, list):
-        return all(map(_is_json, value))
-    return isfinite(value) if isinstance(value, float) else isinstance(value, str | int | None)
