@@ -51,7 +51,7 @@ def test_what_is_no_secret_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_names_a_missing_secret_is_refused_with_the_step_and_the_remedy(tmp_path: Path) -> None:
-    assert missing_secrets(PLAN, {"key": "k"}) == [
+    assert [str(fault) for fault in missing_secrets(PLAN, {"key": "k"})] == [
         "step 1 (a): {secrets.other}: no such secret; put a file other into SECRETS_DIR, or name it in PLAN_SECRETS"
     ]
     plan = tmp_path / "plan.toml"

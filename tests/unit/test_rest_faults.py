@@ -142,11 +142,11 @@ def _bad() -> Iterator[Any]:
         ('client_id = "{settings.client}"\n', "", "auth.client_id: is missing; auth of type"),
         ('type = "client_credentials"', 'type = "bearer"\ntoken = "{secrets.a}"', "auth.client_id: not used by"),
         ('url_from = "operator"\noutputs', "outputs", "url_from: {secrets.…} are the operator's"),
-        ('"https://api.example.com/v1"', '"http://api.example.com/v1"', "url: http would send secrets in clear"),
+        ('"https://api.example.com/v1"', '"http://api.example.com/v1"', "url: sends in clear text to a host outside"),
         ("https://api.example.com/v1", "https://api.example.com/v1?a=b", "url: is a base URL without a query"),
         ("{settings.client}", "{settings.cliet}", "no such setting (did you mean client?)"),
         ("{steps.account.id}", "{steps.account.ident}", "no such output; account has id, location"),
-        ("{steps.account.id}", "{steps.acount.id}", "not an output of an earlier step (did you mean account?)"),
+        ("{steps.account.id}", "{steps.acount.id}", "no step has this name (did you mean account?)"),
         ("{tenant.id}", "{tenat.id}", "references are to tenant, configuration, steps, settings"),
         ("{tenant.id}", "{ tenant.id }", "{ tenant.id }: not a reference; write {tenant.id}"),
     ):  # fmt: skip

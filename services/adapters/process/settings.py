@@ -350,7 +350,7 @@ class ProvisionerSettings(GroupSettings, EgressSettings, GenesysSettings, Databa
     """The window over which removals are counted."""
     confirm_removals: Literal["off", "reachable", "always"] = "off"
     """If Genesys is asked before the first delete of a removal. An integration that is still there holds the removal.
-    Without an answer (no file in `orgs_dir` either) `reachable` goes on, and `always` waits."""
+    Without an answer to its own question (no file in `orgs_dir` either) `reachable` goes on, and `always` waits."""
     egress_allow: NameList = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     middleware_url: str | None = None

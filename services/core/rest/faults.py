@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from services.core.rest.expressions import expression_fault
-from services.core.saga.references import LATE, references
+from services.core.saga.references import references
 
 VERBS: Final = ("create", "read", "find", "update", "delete", "job")
 _UNIQUE: Final = frozenset({"tenant.name", "tenant.schema", "tenant.generation"})
@@ -205,15 +205,6 @@ def _auth_faults(row: Mapping[str, Any]) -> Iterator[str]:
             "url_from: {secrets.…} are the operator's and must not be sent to a URL that an event gives; write "
             'url_from = "operator", or take the credentials from the configuration'
         )
-    url = row.get("url")
-    is_plain = isinstance(url, str) and url.startswith("http://") and not _is_local(url)
-    if is_plain and any(path.partition(".")[0] in LATE for path, _ in references(auth)):
-        yield "url: http would send secrets in clear text; write https"
-
-
-def _is_local(url: str) -> bool:
-    host = url.removeprefix("http://").partition("/")[0].partition(":")[0]
-    return host in {"localhost", "127.0.0.1", "[", "host.docker.internal"} or "." not in host
 
 
 def _strings(value: Any) -> list[str]:

@@ -23,7 +23,12 @@ class RestTraits(KindTraits):
 
     def secret_outputs_of(self, row: Mapping[str, Any]) -> frozenset[str]:
         """Returns the names in the list `secret_outputs` of the step."""
-        return frozenset(row.get("secret_outputs", ()))
+        names = row.get("secret_outputs", ())
+        return (
+            frozenset(name for name in names if isinstance(name, str))
+            if isinstance(names, list | tuple)
+            else frozenset()
+        )
 
     def late_s(self, row: Mapping[str, Any]) -> float:
         """Returns the longest time of work under way: a system may make the resource when the life is over."""

@@ -498,7 +498,7 @@ def orphan_check_of(life: Life, plan: Plan, now_us: int) -> OrphanCheck:
             inputs=log.inputs,
             previous_outputs=log.outputs or log.previous_outputs,
             locations=locations_of(log),
-            state=StepState.ABSENT if step.traits.left_behind else StepState.IN_DOUBT,
+            state=StepState.ABSENT if step.traits.left_behind_of(step.settings) else StepState.IN_DOUBT,
         )
         for step in plan.steps
         if (log := life.steps.get(step.name)) is not None

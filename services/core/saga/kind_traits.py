@@ -77,6 +77,10 @@ class KindTraits:
         """Returns the seconds after a call during which the call may still take effect, by the settings of the step."""
         return 0.0
 
+    def left_behind_of(self, _: Mapping[str, Any]) -> bool:
+        """Returns `left_behind` for a step with these settings."""
+        return self.left_behind
+
     def step_faults(self, row: Mapping[str, Any]) -> Iterator[str]:
         """Yields the faults of a step beyond unknown keys and wrong forms; the values may have any type."""
         named = sorted({path for path, _ in references(row) if path.partition(".")[0] in LATE})
