@@ -126,7 +126,7 @@ kafka-jars: $(READY) ## write the list of Kafka's jars by Maven, for KAFKA=4.3.1
 	@$(BIN)/python -m services.engines.pin_jars $(KAFKA)
 
 quick: check ## the loop of a contributor: check, quick unit and property tests, in a minute
-	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) -m "not slow and not engines" tests/unit tests/property $(TEST_ARGS)
+	@LIFECYCLE_QUICK=1 $(BIN)/python -m pytest -q -n 2 $(BY_FILE) -m "not slow and not long and not engines" tests/unit tests/property $(TEST_ARGS)
 
 faults: test-long ## the long form of the fault tests, five hours: kills of every service, chaos of the ledger, sagas, days of lives, fuzzing
 	@$(BIN)/python -m tests.faults.journey --seeds 10 --orgs 500
@@ -140,10 +140,12 @@ faults: test-long ## the long form of the fault tests, five hours: kills of ever
 	@$(BIN)/python -m tests.faults.silences
 	@$(BIN)/python -m tests.faults.vanishing
 	@$(BIN)/python -m tests.faults.adoption --tenants 2000
+	@$(BIN)/pytest -q tests/faults/test_rivals.py
 	@$(BIN)/python -m deploy.boards --alerts
 	@$(BIN)/python -m tests.faults.commands
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q -k killed tests/integration/test_provisioner_generic.py
 	@LIFECYCLE_ALL_MARKS=1 $(BIN)/pytest -q tests/integration/test_acls.py
+	@LIFECYCLE_WHOLE=1 $(BIN)/pytest -q tests/property
 	@$(BIN)/python -m tests.faults.histories --count 100000
 	@$(BIN)/python -m tests.faults.fuzz --seconds 600
 	@$(BIN)/python -m tests.faults.fuzz_timing

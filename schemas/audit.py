@@ -24,7 +24,7 @@ class OperatorAct(Record):
     number: int
     """Number of the keys, or of the orphans, in the set."""
     expires_at: Instant | None = None
-    """End of an approval or a refusal; null for an act that ends by itself."""
+    """End of an approval or a refusal; null for an act without an end, as a refusal at the provisioner's brake."""
 
 
 class Audit(Record):

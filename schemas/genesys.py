@@ -7,6 +7,7 @@ Source: the API's models Integration, IntegrationEntityListing, IntegrationConfi
 """
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -109,7 +110,8 @@ class Reading:
         read_at_us: `Date` of the first answer, microseconds UTC by the clock of Genesys.
         integrations: By id: the listed integrations, and the unlisted integrations found by a read of the id.
         absent: Ids outside the listing for which Genesys answered a read with 404.
-        configurations: By id: `properties` of `config/current`, for each readable configuration.
+        configurations: By id: `properties` of `config/current`, for each readable configuration that is still held.
+        released: By id: MAC of a configuration that was read, agreed with the view, and is not held any more.
         unread: By id: the reason for a missing answer or a missing configuration.
         odd: A sentence for each malformed entity of the listing; such an entity has no usable id.
     """
@@ -120,6 +122,7 @@ class Reading:
     integrations: Mapping[str, Integration]
     absent: frozenset[str] = frozenset()
     configurations: Mapping[str, Json] = field(default_factory=dict)
+    released: Mapping[str, str] = field(default_factory=dict)
     unread: Mapping[str, str] = field(default_factory=dict)
     odd: tuple[str, ...] = ()
 
@@ -138,8 +141,9 @@ def integration(body: Any) -> Integration:
     type_id = kind.get("id") if isinstance(kind, dict) else None
     return Integration(
         identity.lower(),
-        state if isinstance(state, str) else None,
-        type_id if isinstance(type_id, str) else None,
+        # One text for all integrations: a run over many organisations holds all of them.
+        sys.intern(state) if isinstance(state, str) else None,
+        sys.intern(type_id) if isinstance(type_id, str) else None,
     )
 
 

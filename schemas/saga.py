@@ -184,6 +184,8 @@ class StepLog(Record):
     """Verb of the newest intent: `create`, `update` or `delete`."""
     at: Instant = 0
     """Time of the newest intent or outcome."""
+    began_at: Instant = 0
+    """Time of the newest intent; a repeat after a success keeps the time of the work under way."""
     state: StepState = StepState.ABSENT
     """The newest intent and the knowledge about the resource."""
     earlier_create_open: bool = Field(default=False, alias="older")
@@ -215,6 +217,8 @@ class StepLog(Record):
     """Earliest time of the next call."""
     reason: str = ""
     """The reason why the newest answer was not `done`."""
+    retried: bool = False
+    """True if an operator asked for a retry since the newest answer."""
 
     @property
     def open(self) -> bool:

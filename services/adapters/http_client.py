@@ -82,6 +82,7 @@ class HttpRequest:
         body: Value of a JSON body; None for no body.
         form: Fields of a form body, in place of `body`.
         basic: User and password of HTTP basic authentication.
+        query: Encoded query in addition to the URL's; the caller's own, so a judgement of the URL does not see it.
         address: IP address to connect to. The URL's host name stays in `Host` and in TLS. None resolves the host.
     """
 
@@ -91,6 +92,7 @@ class HttpRequest:
     body: Any = None
     form: Mapping[str, str] | None = field(default=None, repr=False)
     basic: tuple[str, str] | None = field(default=None, repr=False)
+    query: str = field(default="", repr=False)
     address: str | None = None
 
 
@@ -103,12 +105,14 @@ class HttpResponse:
         headers: Header fields by lower-case name.
         body: The parsed JSON; None for an empty body, for `null`, and for a body that is not JSON.
         other: True if the body is not empty and not JSON.
+        text: The body as text, if the body is not JSON; else empty.
     """
 
     status: int
     headers: Mapping[str, str]
     body: Any = field(repr=False)
     other: bool = False
+    text: str = field(default="", repr=False)
 
     @property
     def is_html(self) -> bool:
@@ -207,7 +211,7 @@ async def _exchange(client: httpx2.AsyncClient, request: HttpRequest, timeout_s:
 
 
 def _build(client: httpx2.AsyncClient, request: HttpRequest, timeout_s: float) -> httpx2.Request:
-    url = httpx2.URL(request.url)
+    url = httpx2.URL(f"{request.url}?{request.query}" if request.query else request.url)
     headers = dict(request.headers)
     headers["Accept-Encoding"] = "identity"  # so that received bytes and body have the same size
     limits = httpx2.Timeout(timeout_s, connect=timeout_s * _CONNECT_SHARE)
@@ -239,9 +243,9 @@ async def _read(answer: httpx2.Response) -> HttpResponse:
         # RecursionError: deeply nested JSON. A body that is not JSON is reported by `other`, not by an exception.
         body = None
     headers = {name.lower(): text for name, text in answer.headers.items()}
-    return HttpResponse(
-        answer.status_code, headers, body, other=body is None and bool(read.strip()) and read.strip() != b"null"
-    )
+    other = body is None and bool(read.strip()) and read.strip() != b"null"
+    text = read.decode("utf-8", "replace").strip() if other else ""
+    return HttpResponse(answer.status_code, headers, body, other, text)
 
 
 async def read_body(answer: httpx2.Response, at_most: int) -> bytes:

@@ -138,15 +138,14 @@ class Queue:
             raise
         return [_message(found) for found in answer.get("Messages", [])]
 
-    async def delete(self, messages: Sequence[QueueMessage]) -> int:
-        """Deletes messages, and returns the number that could not be deleted, and come again.
+    async def delete(self, messages: Sequence[QueueMessage]) -> None:
+        """Deletes messages; one that Amazon could not delete comes again.
 
         Raises:
             QueueFault: The call failed; some messages may be deleted.
         """
         entries = [{"Id": str(number), "ReceiptHandle": one.receipt} for number, one in enumerate(messages)]
-        answer = await self._call("delete messages", self._acting.delete_message_batch, Entries=entries)
-        return len(answer.get("Failed", []))
+        await self._call("delete messages", self._acting.delete_message_batch, Entries=entries)
 
     async def show_after(self, after_s: Mapping[QueueMessage, int]) -> None:
         """Makes each message visible to all readers again after its seconds; 0 at once.

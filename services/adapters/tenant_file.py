@@ -1,13 +1,17 @@
 """TENANTS_FILE: tenantIds and configurations by integration, for what no event and no API tells.
 
-Rule: the newest good file is in force. A changed file is read at the next question; a file that cannot be used changes
-the log alone, once a fault. An error text quotes names of lines and fields, and no value.
+Rules:
+- The newest good file is in force. A changed file is read at the next question, in a thread; the questions of meanwhile
+  take the file in force.
+- A file that cannot be used changes the log alone, once a fault. Unchanged, it is read again every 2.5 s at most.
+- An error text quotes names of lines and fields, and no value.
 
 Form: `{"ORG:INTEGRATION": {"tenant_id": "acme", "configuration": {…}}, "ORG:*": {"tenant_id": "other"}}`. The line of
 an integration counts before the line of the whole organisation. A tenantId belongs to one organisation: the registry
 would hold the second organisation for ever.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +30,7 @@ _NAME: Final = re.compile(rf"{UUID_PATTERN}:(?:{UUID_PATTERN}|\*)", re.IGNORECAS
 
 
 class TenantFile:
-    """The lines of a file that may change."""
+    """The lines of a file that may change. Use from one event loop."""
 
     def __init__(self, path: Path | None, log: Logger) -> None:
         """Reads the file for the first time.
@@ -41,39 +45,46 @@ class TenantFile:
         self._path, self._log = path, log
         # Before the content: a change during the read shows at the next question.
         self._identity = None if path is None else file_identity(path)
-        self._read_s = 0.0
+        self._changed_s = self._read_s = 0.0
+        self._is_reading = False
         self._found: Mapping[str, ToldTenant] = {} if path is None else load(path)
         self._fault = ""
 
-    def of(self, key: Key, now_s: float) -> ToldTenant | None:
+    async def of(self, key: Key, now_s: float) -> ToldTenant | None:
         """Returns the line of a key; None without one.
 
         Args:
             key: `orgId:integrationId`.
             now_s: Monotonic time, seconds.
         """
-        self._look(now_s)
+        await self._look(now_s)
         return self._found.get(key) or self._found.get(f"{key.partition(':')[0]}:*")
 
-    def _look(self, now_s: float) -> None:
+    async def _look(self, now_s: float) -> None:
         """Reads the file if it has changed, may have changed unnoticed, or could not be used before."""
-        if self._path is None:
+        if self._path is None or self._is_reading or not self._is_due(file_identity(self._path), now_s):
             return
-        identity = file_identity(self._path)
-        if identity != self._identity:
-            self._identity, self._read_s = identity, now_s
-        elif not self._fault and now_s - self._read_s > SETTLED_S:
-            return
+        self._is_reading, self._read_s = True, now_s
         try:
-            found = load(self._path)
+            found = await asyncio.to_thread(load, self._path)
         except Unusable as unusable:
             if str(unusable) != self._fault:
                 self._log.error("tenants file broken", why="; ".join(str(unusable).splitlines()))
             self._fault = str(unusable)
             return
+        finally:
+            self._is_reading = False
         if found != self._found or self._fault:
             self._log.info("tenants file taken", count=len(found))
         self._found, self._fault = found, ""
+
+    def _is_due(self, identity: tuple[int, ...] | None, now_s: float) -> bool:
+        if identity != self._identity:
+            self._identity, self._changed_s = identity, now_s
+            return True
+        if self._fault:
+            return now_s - self._read_s >= SETTLED_S
+        return now_s - self._changed_s <= SETTLED_S
 
 
 def load(path: Path) -> Mapping[str, ToldTenant]:

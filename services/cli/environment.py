@@ -33,6 +33,26 @@ class UpNotRunning(CommandError):
     """The files in the state folder belong to no running `up`: killed, or damaged."""
 
 
+class UpStarting(CommandError):
+    """The `up` of the state folder has not been ready yet, and its settings are not known."""
+
+    def __init__(self, folder: Path) -> None:
+        """Names the folder as given."""
+        text = f"`lifecycle up` in {folder} is still starting; `lifecycle status` says what is missing"
+        super().__init__(Exit.UNREACHABLE, text)
+
+
+def is_up_starting(folder: Path) -> bool:
+    """True if an `up` runs on a state folder and has not been ready yet."""
+    from services.cli.local.process_file import find_up
+
+    # A file of another release or another user is judged by the commands about processes.
+    with suppress(CommandError):
+        found = find_up(folder)
+        return found is not None and not found.ready
+    return False
+
+
 def process() -> dict[str, str]:
     """Returns the environment of this process."""
     return dict(os.environ)  # noqa: TID251 - the one place
@@ -64,6 +84,7 @@ def operator(given: Path | None = None) -> dict[str, str]:
 
     Raises:
         UpNotRunning: the `up` of the folder was killed, or a file of the `up` is damaged.
+        UpStarting: the `up` of the folder given has not been ready yet.
         CommandError: no `up` runs in the folder given, or our environment names a different installation (UNUSABLE).
     """
     # An empty variable counts as unset.
@@ -88,6 +109,8 @@ def _check_state_dir(given: Path, up_environ: Mapping[str, str], own: Mapping[st
     if not given.is_dir():
         raise CommandError(Exit.UNUSABLE, f"--state-dir: {given}: no such folder; `lifecycle up` makes it")
     if not up_environ:
+        if is_up_starting(given):
+            raise UpStarting(given)
         raise CommandError(Exit.UNUSABLE, f"--state-dir: no `lifecycle up` runs in {given}, or it is not ready yet")
     # pydantic reads settings in any case of letters, so `kafka_bootstrap_servers` is the same variable.
     own_upper = {name.upper(): text for name, text in own.items()}
@@ -106,6 +129,7 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
 
     Raises:
         Unusable: a variable has a fault; the message lists all faults.
+        UpStarting: the `up` of the folder has not been ready yet.
         CommandError: the `up` found was killed, or no Kafka is named (UNUSABLE).
     """
     from services.adapters.process.environment import read
@@ -114,6 +138,8 @@ def settings_of_operator(given: Path | None = None) -> "Settings":
     found = read(operator(given), Settings)
     if found.kafka_bootstrap_servers is None:
         where = state_dir(given)
+        if is_up_starting(where):
+            raise UpStarting(where)
         raise CommandError(
             Exit.UNUSABLE,
             f"KAFKA_BOOTSTRAP_SERVERS is not set, and no `lifecycle up` runs in {where}, or it is not ready yet"

@@ -259,7 +259,7 @@ def _file(path: Path | None, state_dir: Path | None) -> Path:
     from services.adapters.process.settings import Settings
 
     if path is not None and state_dir is not None:
-        raise CommandError(Exit.UNUSABLE, "--state-dir: the FILE is named already; say one of both")
+        raise CommandError(Exit.UNUSABLE, "--state-dir: the FILE is named already; say only one")
     if path is not None:
         return path
     if state_dir is not None:

@@ -21,6 +21,7 @@ from services.cli.local.commands import down, restart, status
 from services.cli.local.logs import logs
 from services.cli.operate import doctor, replay
 from services.cli.orgs import orgs
+from services.cli.plan import plan
 from services.cli.reconcile import reconcile
 from services.cli.sagas import sagas
 from services.cli.send import send
@@ -121,7 +122,7 @@ def ledger(
     """Identify the event of each delivery, merge the event into the tenant, and publish the desired state."""
     if recover_only and (republish or accept_loss):
         other = "--republish" if republish else "--accept-loss"
-        raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say one of both")
+        raise CommandError(Exit.UNUSABLE, f"{other}: --recover-only ends before the ledger joins; say only one")
     from services.adapters.process.settings import LedgerSettings
     from services.ledger.main import StartOptions
     from services.ledger.main import main as run
@@ -182,6 +183,7 @@ for command in (send, adopt, reconcile, replay, doctor):
     app.command(rich_help_panel=_OPERATE)(command)
 app.add_typer(tenants, name="tenants", rich_help_panel=_OPERATE)
 app.add_typer(sagas, name="sagas", rich_help_panel=_OPERATE)
+app.add_typer(plan, name="plan", rich_help_panel=_OPERATE)
 app.add_typer(audit, name="audit", rich_help_panel=_OPERATE)
 app.add_typer(topics, name="topics", rich_help_panel=_OPERATE)
 app.add_typer(keyring, name="keyring", rich_help_panel=_OPERATE)

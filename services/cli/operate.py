@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,6 +11,8 @@ from services.cli.exits import CommandError, Exit
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on standard output.")]
 StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle up`.")]
+
+_WAIT: Final = "wait until it is ready, and run `lifecycle doctor` again"
 
 
 def doctor(
@@ -32,7 +34,7 @@ def doctor(
 
     from services.cli import show
     from services.cli.doctor import Health, examine
-    from services.cli.doctor.finding import fault
+    from services.cli.doctor.finding import fault, skipped
     from services.cli.doctor.findings_text import findings_as_json, print_findings
 
     if settings:
@@ -49,6 +51,13 @@ def doctor(
         environ = {name: text for name, text in environment.process().items() if text}
         cure = "`lifecycle up` starts everything again; `lifecycle status` says more"
         up = [fault("up", str(error), cure)]
+    except environment.UpStarting as error:
+        environ = {name: text for name, text in environment.process().items() if text}
+        up = [skipped("up", str(error), _WAIT)]
+    else:
+        folder = environment.state_dir(state_dir)
+        if "KAFKA_BOOTSTRAP_SERVERS" not in environ and environment.is_up_starting(folder):
+            up = [skipped("up", str(environment.UpStarting(folder)), _WAIT)]
     found = [*up, *examine(environ, environment.state_dir(state_dir), deep=deep, orgs=org or ())]
     if as_json:
         show.as_json(findings_as_json(found))

@@ -26,6 +26,13 @@ StateDir = Annotated[Path | None, typer.Option(help="State folder of `lifecycle 
 Org = Annotated[str, typer.Argument(metavar="ORG", help="Organisation id, its beginning, or the name in the file.")]
 
 _ORG_ID: Final = re.compile(UUID_PATTERN, re.IGNORECASE | re.ASCII)
+_CLEARED: Final = {
+    "region": "region",
+    "tenant-id-from": "tenant_id_from",
+    "integration-type": "integration_types",
+    "name": "name",
+}
+"""Words of `--clear` to fields of `Organisation`."""
 _AT_ONCE: Final = 8
 """Organisations that are asked about simultaneously."""
 
@@ -37,7 +44,10 @@ def group() -> None:
 
 @orgs.command()
 def add(
-    org: Annotated[str, typer.Argument(metavar="ORG", help="Organisation id, a UUID.")],
+    org: Annotated[
+        str,
+        typer.Argument(metavar="ORG", help="Organisation id, a UUID; with --replace its beginning or the name do too."),
+    ],
     client_id: Annotated[
         str | None, typer.Option(help="Id of the OAuth client; the secret is read from standard input, or asked for.")
     ] = None,
@@ -53,6 +63,13 @@ def add(
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the file of this organisation; what is not named is kept.")
     ] = False,
+    clear: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD",
+            help="With --replace: take region, tenant-id-from, integration-type or name out; repeatable.",
+        ),
+    ] = None,
     as_json: Json = False,
     state_dir: StateDir = None,
 ) -> None:
@@ -60,7 +77,11 @@ def add(
     from services.adapters.genesys import organisations
     from services.cli import orgs_file, orgs_text
 
+    if clear and not replace:
+        raise CommandError(Exit.UNUSABLE, "--clear: goes with --replace")
     settings, org_id = _settings(state_dir), org.lower()
+    if replace and _ORG_ID.fullmatch(org_id) is None:
+        org_id = _named(org, _load(settings), settings)
     if _ORG_ID.fullmatch(org_id) is None:
         raise CommandError(Exit.UNUSABLE, f"ORG: {org!r} is no organisation id, which is a UUID")
     path = orgs_file.path_of(settings.orgs_dir, org_id)
@@ -74,9 +95,10 @@ def add(
         "integration_types": tuple(dict.fromkeys(integration_type or ())),
         "name": name,
     }
+    cleared = _cleared(clear or [], fields)
     # Before the secret is asked for: a mistyped option must not cost a second typing of the secret.
-    _check_region(orgs_file.changed(former, org_id, fields, "unknown yet"), settings)
-    made = orgs_file.changed(former, org_id, fields, orgs_file.read_secret())
+    _check_region(orgs_file.changed(former, org_id, fields, "unknown yet", cleared), settings)
+    made = orgs_file.changed(former, org_id, fields, orgs_file.read_secret(), cleared)
     found = [] if no_check else _check({org_id: made}, settings)[org_id]
     orgs_text.refuse_faults(found, path)
     orgs_file.write(path, made, replace=replace)
@@ -155,12 +177,34 @@ def remove(
         show.say(orgs_text.AFTER_REMOVAL)
 
 
+def _cleared(words: list[str], fields: dict[str, Any]) -> frozenset[str]:
+    """Returns the fields of `Organisation` that `--clear` names.
+
+    Raises:
+        CommandError: a word names no such field, or a field that is given a value as well (UNUSABLE).
+    """
+    from services.cli import options
+
+    for word in words:
+        options.one_of(word, _CLEARED, "--clear", "field that can be taken out")
+        if fields[_CLEARED[word]]:
+            raise CommandError(Exit.UNUSABLE, f"--clear: {word} is given by --{word} as well")
+    return frozenset(_CLEARED[word] for word in words)
+
+
 def _settings(state_dir: Path | None) -> "ReconcilerSettings":
-    """Returns the settings of the reconciler: from the environment, and of a running `up`."""
+    """Returns the settings of the reconciler: from the environment, and of a running `up`.
+
+    Raises:
+        UpStarting: ORGS_DIR is not set, and an `up` starts whose folder of organisations is meant.
+    """
     from services.adapters.process.environment import read
     from services.adapters.process.settings import ReconcilerSettings
 
-    return read(environment.operator(state_dir), ReconcilerSettings)
+    given, folder = environment.operator(state_dir), environment.state_dir(state_dir)
+    if "ORGS_DIR" not in given and environment.is_up_starting(folder):
+        raise environment.UpStarting(folder)
+    return read(given, ReconcilerSettings)
 
 
 def _load(settings: "ReconcilerSettings") -> "Organisations":

@@ -5,7 +5,7 @@ change are written back as read.
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +45,13 @@ def paths_by_id(folder: Path) -> dict[str, Path]:
     return {path.stem.lower(): path for path in reversed(paths)}
 
 
-def changed(former: Organisation | None, org_id: str, fields: Mapping[str, Any], secret: str) -> Organisation:
+def changed(
+    former: Organisation | None,
+    org_id: str,
+    fields: Mapping[str, Any],
+    secret: str,
+    cleared: Collection[str] = (),
+) -> Organisation:
     """Returns an organisation with the fields of a command, on top of the former ones.
 
     Args:
@@ -53,15 +59,17 @@ def changed(former: Organisation | None, org_id: str, fields: Mapping[str, Any],
         org_id: Organisation id.
         fields: Field of `Organisation` to the given value; None and () keep the former value.
         secret: The client secret.
+        cleared: Fields that lose their former values.
 
     Raises:
         CommandError: a field cannot be used (UNUSABLE).
     """
     content = {} if former is None else _content(former)
+    content = {name: value for name, value in content.items() if name not in cleared}
     content |= {name: value for name, value in fields.items() if value not in (None, ())}
     if "client_id" not in content:
         raise CommandError(Exit.UNUSABLE, "--client-id: needed: the id of the OAuth client in Genesys")
-    if fields.get("integration_types"):
+    if fields.get("integration_types") or "integration_types" in cleared:
         # The earlier form names a type of its own, which an operator who names the types does not mean any more.
         content.pop("integration_type", None)
     made = organisations.parse(_json({**content, "org_id": org_id, "client_secret": secret}))

@@ -146,9 +146,11 @@ def _check_mode(modes: dict[str, bool], *, is_approval: bool, of_act: list[str])
     """
     given = [word for word, is_given in modes.items() if is_given]
     if not given:
-        raise CommandError(Exit.UNUSABLE, "say --now to run at once, --dry-run to see the plan, --report, or --refuse")
+        raise CommandError(
+            Exit.UNUSABLE, "say --now to run at once, --dry-run to see the plan, --report, --refuse or --remove-orphans"
+        )
     if len(given) > 1:
-        raise CommandError(Exit.UNUSABLE, f"{given[1]}: {given[0]} says already what to do; say one of both")
+        raise CommandError(Exit.UNUSABLE, f"{given[1]}: {given[0]} says already what to do; say only one")
     if is_approval and given != ["--now"]:
         raise CommandError(Exit.UNUSABLE, f"--approve: a {given[0]} changes nobody; say --now --approve")
     if of_act and not is_approval and given[0] not in {"--refuse", "--remove-orphans"}:
@@ -166,4 +168,4 @@ def _check_scope(key: list[str] | None, org: list[str] | None, of_report: dict[s
         if is_given and mode != "--report":
             raise CommandError(Exit.UNUSABLE, f"{word}: goes with --report")
     if key and org:
-        raise CommandError(Exit.UNUSABLE, "--org: KEY names the tenants already; say one of both")
+        raise CommandError(Exit.UNUSABLE, "--org: KEY names the tenants already; say only one")

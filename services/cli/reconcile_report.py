@@ -3,13 +3,14 @@
 Rule: a source that cannot be read is named in the report, and the rest is reported.
 """
 
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from schemas.times import rfc3339
 from services.cli import environment
-from services.cli.exits import CommandError
+from services.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
     from schemas.values import Key
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from services.core.reconcile.three_views import ComparedKey, Orphan, OutsideView
     from services.core.saga.plan import Plan
     from services.operations.reconciliation import ReportScope
+    from services.operations.rulings import GracedRemoval
     from services.reconciler.report import RunReport
 
 _NO_REGISTRY: Final = "DATABASE_URL: missing"
@@ -39,7 +41,7 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
     from services.adapters.process.clock import now_us
     from services.core.reconcile.orphans import seen_twice
     from services.operations.reconciliation import GenesysReading, three_views
-    from services.operations.rulings import digest_of
+    from services.operations.rulings import digest_of, offered
     from services.reconciler.memory import Sights
     from services.reconciler.run import run_once
 
@@ -52,6 +54,7 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
     refusals = [one for one in Sights(settings.state_dir).refusals() if now_us() < one.expires_us]
     second_look_us = int(settings.reconcile_second_look_s * 1_000_000)
     orphans = await remember_orphans(settings, scope, outside, now_us()) if outside.looked else ()
+    ruled = offered(outside.held, scope)
     return {
         "at": rfc3339(now_us()),
         "read": list(run.read),
@@ -75,10 +78,12 @@ async def read_report(settings: "Settings", scope: "ReportScope", *, looks: bool
             for one in refusals
         ],
         "held_removals": {
-            "digest": digest_of(outside.held),
+            "digest": digest_of(ruled),
+            "digest_keys": [one.key for one in ruled],
             "keys": [one.key for one in outside.held],
             "refused": sum(one.refused_by is not None for one in outside.held),
         },
+        "in_grace": graced_json(outside.in_grace),
         "held": run.as_json()["held"],
         "orphans": _orphans_json(orphans, seen_twice(orphans, now_us(), second_look_us)),
     }
@@ -93,18 +98,22 @@ class OutsideReading:
         views: The keys of the registry; None if the registry was not read.
         unreadable: Keys that this release cannot read, with the reasons.
         held: Removals that the brake of the provisioner holds.
+        in_grace: Removals whose first delete waits for the end of a grace period.
         strangers: Resources of keys that the registry does not have.
         plan: The plan of the look; None without a look.
         why: Why the registry was not read; else empty.
+        status: Exit status of a command that cannot do without the registry.
     """
 
     looked: bool = False
     views: "dict[Key, OutsideView] | None" = None
     unreadable: "dict[Key, str]" = field(default_factory=dict)
     held: "list[HeldRemoval]" = field(default_factory=list)
+    in_grace: "list[GracedRemoval]" = field(default_factory=list)
     strangers: "tuple[Orphan, ...]" = ()
     plan: "Plan | None" = None
     why: str = ""
+    status: Exit = Exit.UNREACHABLE
 
     @property
     def orphans(self) -> "list[Orphan]":
@@ -117,10 +126,11 @@ async def read_outside(settings: "Settings", scope: "ReportScope", *, looks: boo
     """Reads the registry, and on request looks every resource up in its system."""
     from services.adapters.postgres.sessions import NoDatabase
     from services.adapters.process import logs
+    from services.adapters.process.clock import now_us
     from services.cli import show
     from services.cli.registry import open_registry
     from services.operations.reconciliation import outside_views
-    from services.operations.rulings import held_removals
+    from services.operations.rulings import held_removals, removals_in_grace
     from services.provisioner.outside_look import OutsideLook
 
     if settings.database_url is None:
@@ -144,14 +154,17 @@ async def read_outside(settings: "Settings", scope: "ReportScope", *, looks: boo
                     progress("looking outside", done, of)
 
             found.held = await held_removals(registry, scope)
+            found.in_grace = await removals_in_grace(registry, scope, now_us())
             held = {one.key for one in found.held}
             found.views = await outside_views(registry, scope, held, look.look if look else None, on_progress)
             if look is not None:
                 found.looked, found.plan = True, look.plan
                 known = {*found.views, *found.unreadable}
                 found.strangers = tuple(one for one in look.strangers(known) if scope.has(one.key))
-    except (NoDatabase, CommandError) as error:
-        return OutsideReading(why=str(error))
+    except NoDatabase as error:
+        return OutsideReading(why=str(error), status=Exit.REFUSED if error.refused else Exit.UNREACHABLE)
+    except CommandError as error:
+        return OutsideReading(why=str(error), status=error.status)
     return found
 
 
@@ -188,6 +201,11 @@ def _orphans_json(orphans: "tuple[Orphan, ...]", ripe: "tuple[Orphan, ...]") -> 
     }
 
 
+def graced_json(found: "Sequence[GracedRemoval]") -> list[dict[str, str]]:
+    """Returns removals in a grace period, each with its end, as JSON."""
+    return [{"key": one.key, "until": rfc3339(one.until_us)} for one in found]
+
+
 def _key_json(one: "ComparedKey") -> dict[str, Any]:
     outside = one.outside
     return {
@@ -222,4 +240,5 @@ def _brake_json(run: "RunReport") -> dict[str, Any]:
         "limit": run.plan.limit,
         "holds": run.stopped is not None,
         "approval": run.stopped.approval if run.stopped else None,
+        "refused": run.stopped.refused if run.stopped else 0,
     }

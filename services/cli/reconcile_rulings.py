@@ -2,11 +2,11 @@
 
 The digest names one of three sets, asked for in this order: the removals that the provisioner holds, the removals of
 the reconciler's plan, the new tenants of an organisation. The sets never share a digest: a removal that the provisioner
-holds is no removal for the reconciler any more.
+holds is no removal for the reconciler any more. Removals that were refused are in a set only where KEY names them.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,11 +17,12 @@ from services.cli.exits import CommandError, Exit
 from services.core.rulings import names
 
 if TYPE_CHECKING:
+    from schemas.values import Key
     from services.adapters.process.settings import Settings
     from services.adapters.registry.registry import Registry
     from services.adapters.registry.types import HeldRemoval
     from services.operations.reconciliation import ReportScope
-    from services.operations.rulings import ActRecorder, Ruling
+    from services.operations.rulings import ActRecorder, GracedRemoval, Ruling
     from services.reconciler.run import ApprovedSet
 
 APPROVAL_LIFE: Final = "PT1H"
@@ -58,21 +59,23 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
         CommandError: the registry does not answer.
     """
     from services.adapters.process.clock import now_us
-    from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of
+    from services.cli.reconcile_report import graced_json
+    from services.operations.rulings import BY_PROVISIONER, approve_removals, digest_of, offered
     from services.reconciler.run import OtherSet, run_once
 
     async with _sources(settings, scope) as (registry, recorder, held):
-        if registry is not None and names(digest, digest_of(held)):
-            keys = [one.key for one in held]
-            if not await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER):
-                raise Unusable(f"--approve: {digest!r}: none of these removals is held any more")
-            return _act_json("approved", "provisioner", digest, keys, ruling)
+        ruled = offered(held, scope)
+        if registry is not None and names(digest, digest_of(ruled)):
+            keys = [one.key for one in ruled]
+            reached = await approve_removals(registry, recorder, keys, digest, ruling, BY_PROVISIONER)
+            return act_json("approved", "provisioner", digest, keys, ruling, missed=set(keys).difference(reached))
         done: dict[str, Any] = {}
 
         async def on_approved(approved: "ApprovedSet") -> None:
-            await _record_approved(registry, recorder, approved, digest, ruling)
+            put_off = await _record_approved(registry, recorder, approved, digest, ruling)
             of = "newcomers" if approved.org_id else "reconciler"
-            done.update(_act_json("approved", of, digest, approved.keys, ruling))
+            done.update(act_json("approved", of, digest, approved.keys, ruling))
+            done["put_off"] = graced_json(put_off)
 
         try:
             run = await run_once(
@@ -85,7 +88,8 @@ async def approve(settings: "Settings", scope: "ReportScope", digest: str, rulin
                 on_approved=on_approved,
             )
         except OtherSet as error:
-            raise Unusable(f"{error}{_held_text('approved', registry, held)}") from None
+            graced = await _graced_text(registry, scope, now_us())
+            raise Unusable(f"{error}{_held_text('approved', registry, held, scope)}{graced}") from None
         return done | {"run": run.as_json()}
 
 
@@ -98,28 +102,31 @@ async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling
         CommandError: the registry does not answer.
     """
     from services.adapters.process.clock import now_us
-    from services.core.reconcile.reconcile import approval_of, going
     from services.core.rulings import RefusedRemovals
-    from services.operations.rulings import BY_RECONCILER, ActKind, digest_of, refuse_removals
+    from services.operations.rulings import BY_RECONCILER, ActKind, digest_of, offered, refuse_removals
     from services.reconciler.memory import Sights
     from services.reconciler.run import run_once
 
     async with _sources(settings, scope) as (registry, recorder, held):
-        if registry is not None and names(digest, digest_of(held)):
-            keys = [one.key for one in held]
-            await refuse_removals(registry, recorder, keys, digest, ruling)
-            return _act_json("refused", "provisioner", digest, keys, ruling)
+        ruled = offered(held, scope)
+        if registry is not None and names(digest, digest_of(ruled)):
+            keys = [one.key for one in ruled]
+            reached = await refuse_removals(registry, recorder, keys, digest, ruling)
+            return act_json("refused", "provisioner", digest, keys, ruling, missed=set(keys).difference(reached))
         run = await run_once(settings, now=now_us, dry_run=True, orgs=scope.orgs, keys=scope.keys)
-        present = approval_of(run.lines)
+        present = run.plan.approval
         if not names(digest, present):
             if any(names(digest, one.approval) for one in run.held):
                 raise Unusable(
                     f"--refuse: {digest!r}: new tenants of an organisation stay held by themselves; to keep them out, "
                     "name your types with `lifecycle orgs add ORG --replace --integration-type TYPE`"
                 )
-            what = f"the removals of this run are refused with {present}" if present else "this run removes nobody"
-            raise Unusable(f"--refuse: {digest!r}: {what}; nothing was done{_held_text('refused', registry, held)}")
-        keys = going(run.lines)
+            nobody = "this run has no removals that nobody has refused"
+            what = f"the removals of this run are refused with {present}" if present else nobody
+            raise Unusable(
+                f"--refuse: {digest!r}: {what}; nothing was done{_held_text('refused', registry, held, scope)}"
+            )
+        keys = list(run.plan.offered)
         await recorder.record(ActKind.REMOVAL_REFUSED, keys, digest, ruling, BY_RECONCILER)
         sights = Sights(settings.state_dir)
         async with sights.hold_lock():
@@ -129,7 +136,7 @@ async def refuse(settings: "Settings", scope: "ReportScope", digest: str, ruling
         if registry is not None:
             # Withdraws earlier approvals: the provisioner would let such a removal pass.
             await registry.refuse_removals(keys, by=ruling.by, reason=ruling.reason)
-        return _act_json("refused", "reconciler", digest, keys, ruling)
+        return act_json("refused", "reconciler", digest, keys, ruling)
 
 
 async def remove_orphans(settings: "Settings", scope: "ReportScope", digest: str, ruling: "Ruling") -> dict[str, Any]:
@@ -154,7 +161,7 @@ async def remove_orphans(settings: "Settings", scope: "ReportScope", digest: str
     required(settings, "database_url")
     outside = await read_outside(settings, scope, looks=True)
     if outside.plan is None:
-        raise CommandError(Exit.UNREACHABLE, f"outside: not read: {outside.why}")
+        raise CommandError(outside.status, f"outside: not read: {outside.why}")
     orphans = await remember_orphans(settings, scope, outside, now_us())
     ripe = seen_twice(orphans, now_us(), int(settings.reconcile_second_look_s * 1_000_000))
     present = orphans_digest(one.name for one in ripe) if ripe else None
@@ -209,37 +216,73 @@ async def _sources(
 
 async def _record_approved(
     registry: "Registry | None", recorder: "ActRecorder", approved: "ApprovedSet", digest: str, ruling: "Ruling"
-) -> None:
-    """Records the approval of a run's set; of removals also for the provisioner, which would hold them once more."""
-    from services.operations.rulings import BY_RECONCILER, NEWCOMER, ActKind, approve_removals
+) -> "list[GracedRemoval]":
+    """Records the approval of a run's set; of removals also for the provisioner, which would hold them once more.
+
+    Returns:
+        The removals whose grace period outlasts the approval: the provisioner will hold them all the same.
+    """
+    from services.operations.rulings import BY_RECONCILER, NEWCOMER, ActKind, approve_removals, put_off_beyond
 
     if approved.org_id is not None:
         await recorder.record(ActKind.NEWCOMER_APPROVED, approved.keys, digest, ruling, NEWCOMER)
-        return
+        return []
     if registry is None:
         raise Unusable(
             f"{_NO_DATABASE}: without an approval in the registry the provisioner would hold the same removals once "
             "more; nothing was done"
         )
+    put_off = await put_off_beyond(registry, approved.keys, ruling)
     await approve_removals(registry, recorder, approved.keys, digest, ruling, BY_RECONCILER)
+    return put_off
 
 
-def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]") -> str:
+async def _graced_text(registry: "Registry | None", scope: "ReportScope", now_us: int) -> str:
+    """Returns the end of a sentence about the removals that take no approval yet."""
+    from services.operations.rulings import removals_in_grace
+
+    found = [] if registry is None else await removals_in_grace(registry, scope, now_us)
+    if not found:
+        return ""
+    first, last = (rfc3339(of(one.until_us for one in found)) for of in (min, max))
+    until = first if first == last else f"{first} to {last}"
+    return f"; {len(found)} removals are in a grace period until {until} and take an approval after it"
+
+
+def _held_text(verb: str, registry: "Registry | None", held: "list[HeldRemoval]", scope: "ReportScope") -> str:
     """Returns the end of a sentence about the removals that the provisioner holds."""
-    from services.operations.rulings import digest_of
+    from services.operations.rulings import digest_of, offered
 
     if registry is None:
         return f"; removals held by the provisioner were not looked at ({_NO_DATABASE})"
-    return f"; the {len(held)} removals held by the provisioner are {verb} with {digest_of(held)}" if held else ""
+    ruled = offered(held, scope)
+    told = f"; the {len(ruled)} removals held by the provisioner are {verb} with {digest_of(ruled)}" if ruled else ""
+    left_out = len(held) - len(ruled)
+    return told + (f"; {left_out} that it holds were refused, and are {verb} by KEY alone" if left_out else "")
 
 
-def _act_json(verb: str, of: str, digest: str, keys: "list[str] | tuple[str, ...]", ruling: "Ruling") -> dict[str, Any]:
+def act_json(
+    verb: str, of: str, digest: str, keys: "Collection[Key]", ruling: "Ruling", missed: "Collection[Key]" = ()
+) -> dict[str, Any]:
+    """Returns an act as JSON.
+
+    Args:
+        verb: `approved` or `refused`.
+        of: What holds the set: `provisioner`, `reconciler` or `newcomers`.
+        digest: Digest of the set.
+        keys: The set.
+        ruling: The act.
+        missed: Keys that the act did not reach: what held them had let them go between the reading and the act.
+    """
     return {
         "ruling": verb,
         "held_by": of,
         "digest": digest,
         "by": ruling.by,
         "reason": ruling.reason,
-        "expires_at": rfc3339(ruling.expires_us),
+        # The provisioner holds a refused removal without an end (operations/rulings.py).
+        "expires_at": None if (verb, of) == ("refused", "provisioner") else rfc3339(ruling.expires_us),
         "keys": list(keys),
+        "missed": sorted(missed),
+        "is_done": not missed,
     }

@@ -84,10 +84,23 @@ def print_act(found: dict[str, Any], commands: Commands) -> None:
             _say(f"{key}: {end}", 2)
         return
     what = "tenant" if found["held_by"] == "newcomers" else "removal"
+    reached = len(found["keys"]) - len(found["missed"])
     _say(
-        f"{found['ruling']} by {found['by']}: {counted(len(found['keys']), what)} ({found['digest']}), until "
-        f"{found['expires_at']}; recorded in the audit trail"
+        f"{found['ruling']} by {found['by']}: {counted(reached, what)} ({found['digest']}), until "
+        f"{found['expires_at'] or 'an approval by KEY or a reinstall'}; recorded in the audit trail"
     )
+    if missed := found["missed"]:
+        _say(
+            f"NOT {found['ruling']}: {counted(len(missed), 'removal')} of them. The provisioner has let them go "
+            "meanwhile, or the integration was installed again. `lifecycle sagas show KEY` tells:"
+        )
+        for key in missed:
+            _say(key, 2)
+    if put_off := found.get("put_off"):
+        _say(
+            f"{counted(len(put_off), 'removal')} of them wait for the end of a grace period, {_ends(put_off)}: this "
+            "approval has ended by then, and the provisioner holds them. Approve them again after it"
+        )
     if "run" in found:
         print_run(found["run"], commands)
 
@@ -111,8 +124,7 @@ def print_run(found: dict[str, Any], commands: Commands) -> None:
         _say(f"no information: {text}")
     if found["stopped"]:
         stop = found["stopped"]
-        print(_stopped_line(stop))
-        commands.print_both(stop["approval"])
+        _print_stop(stop, commands)
     _print_held(found["held"], commands)
     read, again, unread = len(found["read"]), found["look_again_at"], _unread(found)
     _say(
@@ -241,8 +253,7 @@ def _print_holds(found: dict[str, Any], commands: Commands) -> None:
     """Prints every hold with the commands of an operator."""
     brake, held = found["brake"], found["held_removals"]
     if brake["holds"]:
-        print(_stopped_line(brake))
-        commands.print_both(brake["approval"])
+        _print_stop(brake, commands)
     else:
         _say(f"brake: {brake['absent']} absent, at most {brake['limit']} go in one run")
     for one in found["refused"]:
@@ -251,9 +262,23 @@ def _print_holds(found: dict[str, Any], commands: Commands) -> None:
     if held["keys"]:
         refused = f", {held['refused']} of them refused" if held["refused"] else ""
         _say(f"STOPPED: the provisioner holds {counted(len(held['keys']), 'removal')}{refused}")
-        commands.print_both(held["digest"])
+        if left_out := len(held["keys"]) - len(held["digest_keys"]):
+            _say_left_out(left_out)
+        if held["digest"] is not None:
+            commands.print_both(held["digest"])
+    if graced := found["in_grace"]:
+        _say(
+            f"{counted(len(graced), 'removal')} in a grace period, {_ends(graced)}: nothing is deleted before, and the "
+            "brake is asked after it. An approval that is given before counts if it lasts until then"
+        )
     _print_held(found["held"], commands)
     _print_orphans(found["orphans"], commands)
+
+
+def _ends(graced: list[dict[str, str]]) -> str:
+    """Returns the end of one grace period, or the first and the last of several, in words."""
+    ends = sorted(one["until"] for one in graced)
+    return f"until {ends[0]}" if ends[0] == ends[-1] else f"the first until {ends[0]}, the last until {ends[-1]}"
 
 
 def _print_held(held: list[dict[str, Any]], commands: Commands) -> None:
@@ -282,8 +307,21 @@ def _print_command(command: str) -> None:
     print(f"  {command}" if len(command) <= _WIDTH - 2 else command)
 
 
-def _stopped_line(stop: dict[str, Any]) -> str:
-    return f"STOPPED: {counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run"
+def _print_stop(stop: dict[str, Any], commands: Commands) -> None:
+    """Prints the brake of the reconciler, with the commands of an operator."""
+    print(f"STOPPED: {counted(stop['absent'], 'tenant')} gone, at most {stop['limit']} may go in one run")
+    if stop["refused"]:
+        _say_left_out(stop["refused"])
+    commands.print_both(stop["approval"])
+
+
+def _say_left_out(refused: int) -> None:
+    what = (
+        "that was refused stays, and no digest names it"
+        if refused == 1
+        else "that were refused stay, and no digest names them"
+    )
+    _say(f"{counted(refused, 'removal')} {what}: to change that, `lifecycle reconcile --report KEY`", 2)
 
 
 def _say(text: str, indent: int = 0) -> None:

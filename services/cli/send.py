@@ -51,7 +51,7 @@ def send(
     options.one_of(event, list(EventType), "EVENT", "event")
     if endpoints_file is not None and state_dir is not None:
         raise CommandError(
-            Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say one of both"
+            Exit.UNUSABLE, "--state-dir: --endpoints-file says already where everything is; say only one"
         )
     _check_url(url)
     known = _endpoints(endpoints_file, state_dir)

@@ -163,6 +163,23 @@ def styled(text: str, style: str) -> None:
     console.print(Text(text, style if console.is_terminal else ""), soft_wrap=not console.is_terminal)
 
 
+def folded(text: str, indent: str = "") -> None:
+    """Prints a line of a result; on a terminal folded to the width, the further lines indented by two columns more."""
+    text = visible(text).replace("\n", r"\n")
+    if not shows_results():
+        sys.stdout.write(f"{indent}{text}\n")
+        return
+    inner = indent + text[: len(text) - len(text.lstrip())]
+    for line in textwrap.wrap(
+        text.strip(),
+        _console().width,
+        initial_indent=inner,
+        subsequent_indent=inner + _GAP,
+        break_on_hyphens=False,
+    ):
+        sys.stdout.write(f"{line}\n")
+
+
 def is_terminal() -> bool:
     """True if standard error is a terminal."""
     return sys.stderr.isatty()

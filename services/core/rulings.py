@@ -6,13 +6,9 @@ the removals: the reconciler's before an observation, or the provisioner's befor
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
-from typing import Final
 
+from schemas.removal import set_digest
 from schemas.values import Key
-
-_DIGITS: Final = 16
-"""Hex digits of a digest: an operator copies the digest, and has at most a few sets to tell apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +42,7 @@ def names(given: str, present: str | None) -> bool:
 
 def newcomers_digest(keys: Iterable[Key]) -> str:
     """Returns the digest of exactly these new tenants; differs from the digest of a removal of the same keys."""
-    return _digest(keys, "create")
+    return set_digest(keys, "create")
 
 
 def orphans_digest(resources: Iterable[str]) -> str:
@@ -55,11 +51,7 @@ def orphans_digest(resources: Iterable[str]) -> str:
     Args:
         resources: Key, generation and step of each resource, in one text.
     """
-    return _digest(resources, "orphans")
-
-
-def _digest(texts: Iterable[str], of: str) -> str:
-    return sha256("\n".join([of, *sorted(texts)]).encode()).hexdigest()[:_DIGITS]
+    return set_digest(resources, "orphans")
 
 
 def in_force(refusals: Iterable[RefusedRemovals], now_us: int) -> Mapping[Key, RefusedRemovals]:

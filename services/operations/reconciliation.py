@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from schemas.saga import Phase
 from schemas.saga_row import SagaRow
 from schemas.values import Key
 from services.adapters.registry.registry import Registry
@@ -24,6 +25,7 @@ from services.core.reconcile.three_views import (
     outside_view,
 )
 from services.core.saga.view import view_of
+from services.core.unwell import GENESYS_SAYS_INSTALLED, GENESYS_UNREAD
 
 LookOutside = Callable[[SagaRow], Awaitable[OutsideSight]]
 """Looks up the resources of a key by name, read-only."""
@@ -104,12 +106,25 @@ async def outside_views(
 
     async def view(row: SagaRow) -> None:
         sight = NOT_LOOKED if look is None else await look(row)
-        found[row.key] = outside_view(row.journal, sight, is_held=row.key in held, why=_wait_of(row))
+        found[row.key] = outside_view(row.journal, sight, hold=hold_of(row, held), why=_wait_of(row))
         on_progress(len(found), max(count, len(found)))
 
     async for rows in registry.all_sagas(keys, orgs):
         await asyncio.gather(*map(view, rows))
     return found
+
+
+def hold_of(row: SagaRow, held: Collection[Key]) -> OutsideState | None:
+    """Returns what holds the removal of a saga before its first delete; None if nothing does.
+
+    Args:
+        row: The saga.
+        held: Keys whose removal the brake of the provisioner holds.
+    """
+    if row.key in held:
+        return OutsideState.HELD
+    is_asked = row.journal.phase is Phase.REMOVING and row.why in {GENESYS_SAYS_INSTALLED, GENESYS_UNREAD}
+    return OutsideState.UNCONFIRMED if is_asked else None
 
 
 def three_views(

@@ -7,7 +7,7 @@ the call is built, and sealed again before the answer reaches the journal.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
@@ -78,7 +78,16 @@ class Caller:
         self._audit_key, self._log = audit_key, log
         self._next_log_s = 0.0
 
-    def prepare(self, key: str, epoch: int, journal: Journal, move: Called) -> Call | Answer:
+    def prepare(
+        self,
+        key: str,
+        epoch: int,
+        journal: Journal,
+        move: Called,
+        *,
+        now_us: int = 0,
+        is_held: Callable[[], bool] = lambda: True,
+    ) -> Call | Answer:
         """Builds the call of a move.
 
         Args:
@@ -86,27 +95,33 @@ class Caller:
             epoch: Epoch of the lease.
             journal: Journal with the intent of the move.
             move: Move to carry out.
+            now_us: Present time, microseconds UTC, for the age of an open intent.
+            is_held: True while the lease of the worker lasts.
 
         Returns:
             The call; `Refused` if the configuration lacks a value required by the plan; `OperatorRefused` if no key of
             the keyring opens a sealed output.
         """
         try:
-            return self._build(key, epoch, life_of(journal, move), journal, move)
+            built = self._build(key, epoch, life_of(journal, move), journal, move)
         except Unsealable as error:
             # The operator may restore the key: the saga waits, and nothing is rolled back.
             self._log_unsealable(str(error), key)
             return OperatorRefused(
                 f"no key opens {error}", "put the former key back into material.outputs of the keyring"
             )
+        if isinstance(built, Refused):
+            return built
+        began_us = log_of(journal, move).began_at
+        return replace(built, age_s=max(0.0, (now_us - began_us) / 1_000_000) if began_us else 0.0, is_held=is_held)
 
     async def call(self, call: Call) -> Answer:
         """Makes a call whose intent is committed; returns the answer with secret outputs sealed."""
         with metrics.PROVISIONER_CALL_S.labels(call.step, call.verb).time():
             answer = await self._ask(call)
         metrics.PROVISIONER_CALLS.labels(call.step, call.verb, answer_word(answer)).inc()
-        if isinstance(answer, Done):
-            names = self._traits[call.kind].secret_outputs
+        if isinstance(answer, Done) or (isinstance(answer, Unknown) and answer.outputs):
+            names = self._traits[call.kind].secret_outputs_of(call.settings)
             context = _seal_context(call.generation, call.key, call.step)
             return replace(answer, outputs=self._sealer.seal(context, answer.outputs, names))
         return answer
@@ -182,6 +197,10 @@ class Caller:
             locations=locations_of(log),
             repeats=log.state in REPEATED,
             own_credentials=not _has_tenant_credentials(move.step),
+            open_verb=Verb(log.verb) if log.open and log.verb else None,
+            succeeded=log.succeeded,
+            earlier_create_open=log.earlier_create_open,
+            retried=log.retried,
         )
 
     def _log_unsealable(self, context: str, key: str) -> None:

@@ -41,7 +41,7 @@ from services.adapters.system_gates import SystemGates
 from services.adapters.tenant_file import TenantFile
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
-from services.core.saga.plan import BadPlan
+from services.core.saga.plan import BadPlan, parse
 from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner import kinds
 from services.provisioner.caller import Caller, StepHandler
@@ -128,7 +128,11 @@ def main(settings: ProvisionerSettings, *, accept_older: bool = False) -> int:
 async def _main(settings: ProvisionerSettings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
-        step_handlers = StepHandlers(built, kinds.TRAITS, plan_text(settings, kinds.TRAITS))
+        text = plan_text(settings, kinds.TRAITS)
+        plan = parse(text, kinds=kinds.TRAITS, settings=settings_for_plans(settings))
+        if faults := await kinds.faults_of(built, plan):
+            raise Unusable("\n".join(f"PLAN_FILE: {settings.plan_file}: {fault}" for fault in faults))
+        step_handlers = StepHandlers(built, kinds.TRAITS, text)
         return await serve(settings, step_handlers, log, accept_older=accept_older)
     finally:
         for kind in built.values():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.adapters.process.generated import write_or_compare
+from services.core.rest.traits import RestTraits
 from services.core.saga.plan import TENANT_NAMES
 from services.core.saga.plan_forms import Form, PlanKey
 from services.core.saga.plan_keys import STEP
@@ -26,9 +27,14 @@ _HEAD: Final = """# The plan: keys and kinds
 `PLAN_FILE` names a TOML file with an ordered list of `[[step]]`. Steps are done in this order and undone from the end.
 [services/provisioner/plan.toml](../services/provisioner/plan.toml) is the plan that is used where none is named.
 
-The provisioner refuses to start with a plan that has an unknown key, a value of another type or a reference that leads
-nowhere, and names the file, the step, the key and the nearest right one. A plan may be changed at any time: a life is
-finished with the plan it began with.
+The provisioner refuses to start with a plan that has an unknown key, a value of another type, a reference that leads
+nowhere or a URL that holds a secret, and names the file, the step, the key and the nearest right one, each fault in a
+sentence. `lifecycle plan check FILE` says the same beforehand, with the settings of its own environment. A plan may be
+changed at any time: a life is finished with the plan it began with.
+
+`lifecycle plan show FILE --configuration TENANT.json` prints each call that the plan would make for a tenant with that
+configuration, without any engine; `--for KEY` does so for a living tenant. It calls nothing, names what is missing, and
+hides every secret: all of a configuration but the names in `PUBLISHED_NAMES`.
 """
 
 _TEXT: Final = """Text may name what is known when the step is done. A value that is one reference and nothing else
@@ -46,7 +52,8 @@ def _kinds() -> Iterator[str]:
     for name, kind in TRAITS.items():
         yield from _keys(f"Kind `{name}`", kind.meaning, kind.keys)
         outputs = [f"`{output}`" + (" (sealed)" if output in kind.secret_outputs else "") for output in kind.outputs]
-        yield f"Outputs: {', '.join(outputs)}.\n"
+        own = "those that the step declares, and " if isinstance(kind, RestTraits) else ""
+        yield f"Outputs: {own}{', '.join(outputs) or 'those that the plan names'}.\n"
 
 
 def _keys(title: str, meaning: str, keys: Sequence[PlanKey]) -> Iterator[str]:
@@ -73,6 +80,8 @@ def _value(key: PlanKey) -> str:
         return " or ".join(f'`"{choice}"`' for choice in key.choices)
     limit = {
         Form.NAME: "lower-case letters, digits and `_`, a letter first, 40 at most",
+        Form.BASE_URL: "URL without `?` and `#`",
+        Form.PATH: "text that begins with `/`, without `?` and `#`",
         Form.NUMBER: f"number above 0, at most {key.most}",
         Form.DURATION: f"ISO 8601 duration of weeks to seconds, at most P{key.most // 86_400}D",
     }
@@ -89,6 +98,11 @@ def _references() -> Iterator[str]:
         ("`{configuration.NAME}`, `{configuration}`", "what the customer configured, or all of it"),
         ("`{steps.STEP.OUTPUT}`", "an output of an earlier step, by the step's name"),
         ("`{settings.NAME}`", f"a setting of the installation, upper-case in the environment: {settings}"),
+        ("`{resource.OUTPUT}`", "kind `rest`: an output of the step itself, once its resource is known"),
+        (
+            "`{secrets.NAME}`",
+            "kind `rest`: a file in SECRETS_DIR, or a value in PLAN_SECRETS; read in the moment of a request",
+        ),
     ]
     yield from _table(("reference", "stands for"), rows)
 

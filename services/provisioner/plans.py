@@ -5,6 +5,7 @@ begins with the plan, so PLAN_FILE may change at any time. A plan is known by th
 makes a new plan.
 """
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +14,14 @@ from schemas.saga import Journal
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.registry.registry import Registry
+from services.adapters.secrets.named_secrets import NamedSecrets
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.next_move import Plans
 from services.core.saga.pace import Pace
 from services.core.saga.plan import BadPlan, Plan, parse
 from services.core.saga.plan_check import check
+from services.core.saga.plan_faults import PlanFault, of_file, of_step
+from services.core.saga.references import references
 
 PLAN_SETTINGS: Final = (
     "middleware_url",
@@ -34,6 +38,28 @@ def settings_for_plans(settings: ProvisionerSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) or None for name in PLAN_SETTINGS}
 
 
+def plan_path(settings: ProvisionerSettings) -> Path:
+    """Returns the file of the plan for new lives: PLAN_FILE, else the shipped plan."""
+    return settings.plan_file or Path(__file__).with_name("plan.toml")
+
+
+def checked(text: str, settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) -> Plan:
+    """Returns a plan for new lives after a complete check.
+
+    Args:
+        text: Text of the plan, TOML.
+        settings: Settings of the process.
+        kinds: Name to traits of the kinds in this release.
+
+    Raises:
+        BadPlan: the plan has faults; carries every fault.
+    """
+    found = check(text, kinds=kinds, settings=settings_for_plans(settings), allow=settings.egress_allow)
+    if missing := missing_secrets(text, NamedSecrets(settings.secrets_dir, settings.plan_secrets)):
+        raise BadPlan(missing)
+    return found
+
+
 def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) -> str:
     """Returns the text of the plan for new lives, after a complete check.
 
@@ -44,17 +70,43 @@ def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) ->
     Raises:
         Unusable: the file cannot be read or the plan has faults; each fault names file, step and key.
     """
-    plan = settings.plan_file or Path(__file__).with_name("plan.toml")
+    plan = plan_path(settings)
+    text = read_plan_file(plan, "PLAN_FILE")
     try:
-        text = plan.read_text(encoding="utf-8")
-        check(text, kinds=kinds, settings=settings_for_plans(settings))
-    except OSError as error:
-        raise Unusable(f"PLAN_FILE: {plan}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise Unusable(f"PLAN_FILE: {plan}: not UTF-8") from None
+        checked(text, settings, kinds)
     except BadPlan as bad:
         raise Unusable("\n".join(f"PLAN_FILE: {plan}: {fault}" for fault in bad.faults)) from None
     return text
+
+
+def read_plan_file(plan: Path, named: str) -> str:
+    """Returns the text of a plan's file.
+
+    Args:
+        plan: The file.
+        named: Setting or argument that names the file, for the error.
+
+    Raises:
+        Unusable: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return plan.read_text(encoding="utf-8")
+    except OSError as error:
+        raise Unusable(f"{named}: {plan}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Unusable(f"{named}: {plan}: not UTF-8") from None
+
+
+def missing_secrets(text: str, secrets: Mapping[str, str]) -> list[PlanFault]:
+    """Returns one fault per secret that a checked plan names and nobody has given."""
+    found = []
+    for number, row in enumerate(tomllib.loads(text)["step"], 1):
+        for path in sorted({path for path, _ in references(row) if path.startswith("secrets.")}):
+            name = path.removeprefix("secrets.")
+            if name not in secrets:
+                told = f"no such secret; put a file {name} into SECRETS_DIR, or name it in PLAN_SECRETS"
+                found.append(of_step(number, row, f"{{{path}}}: {told}"))
+    return found
 
 
 class PlanBook:
@@ -116,6 +168,6 @@ class PlanBook:
             return
         text = await self._registry.plan_text(digest)
         if text is None:
-            raise BadPlan((f"plan {digest[:12]} is not kept",))
+            raise BadPlan((of_file(f"plan {digest[:12]} is not kept"),))
         # Parsed with the settings and kinds of today: a plan that was good when stored may be bad now.
         self._by_digest[digest] = parse(text, kinds=self._kinds, settings=self._settings)

@@ -258,13 +258,13 @@ class Recovery:
         # Kafka has the outcomes up to this number; published again, they would come out of order.
         await self._registry.delete_published(key, OUTCOMES.name, known.seq)
         plans = await self._plans_of(key, claim.journal)
-        journal = self._recovered(claim, known, plans)
+        journal = await self._recovered(claim, known, plans)
         while True:
             match await self._registry.write(claim, journal, (), due_in_s=0.0, release=True):
                 case Written() | NewerDesired(written=True):
                     return
                 case NewerDesired():
-                    journal = self._recovered(claim, known, plans)
+                    journal = await self._recovered(claim, known, plans)
                 # Another organisation may have bound the tenantId since: the life goes on as `unknown.{integration}`.
                 case TenantTaken() if journal != with_placeholder_tenant(journal, key):
                     self._log.error("its tenant is another organisation's by now", key=key)
@@ -274,9 +274,9 @@ class Recovery:
                 case LeaseLost():
                     raise Stuck(f"{key}: {_NOT_ALONE}")
 
-    def _recovered(self, claim: Claim, known: KnownOfKey, plans: Plans) -> Journal:
+    async def _recovered(self, claim: Claim, known: KnownOfKey, plans: Plans) -> Journal:
         # A resource may be at a URL of the operator's configuration.
-        desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
+        desired = completed(claim.desired, await self._tenant_file.of(claim.key, time.monotonic()))
         return recovered(claim.journal, desired, known, plans, claim.now_us())
 
     async def _plans_of(self, key: str, journal: Journal) -> Plans:

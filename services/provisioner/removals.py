@@ -10,9 +10,9 @@ from typing import Final
 
 from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import Removal, RemovalRules, RemovalVerdict, Unconfirmed
-from services.core.saga.removal import GenesysSays
+from services.core.saga.removal import GenesysSays, held_by
 from services.core.unwell import GENESYS_SAYS_INSTALLED, GENESYS_UNREAD, REMOVAL_BRAKED, REMOVAL_REFUSED
-from services.provisioner.confirmation import Confirmation
+from services.provisioner.confirmation import Confirmation, NotAsked
 
 _HELD_S: Final = 60.0
 """Seconds after which a held removal asks again; an approval makes it due at once."""
@@ -73,17 +73,25 @@ class RemovalGate:
             return TurnedAway(REMOVAL_REFUSED if verdict is RemovalVerdict.REFUSED else REMOVAL_BRAKED, _HELD_S)
         if self._confirmation is None:
             return None
-        says = await self._confirmation.ask(removal.key)
-        if says is None:
+        answer = await self._confirmation.ask(removal.key)
+        if answer is NotAsked.CROWDED:
             return TurnedAway("", _CROWDED_S)
-        if says is GenesysSays.GONE or (says is GenesysSays.UNREAD and not self._needs_answer):
+        says = answer if isinstance(answer, GenesysSays) else None
+        held = held_by(
+            says, is_contradicted=await self._is_contradicted(says, removal), needs_answer=self._needs_answer
+        )
+        if held is None:
             await self._registry.note_unconfirmed(removal, None)
             return None
-        installed = says is GenesysSays.INSTALLED
+        installed = held is GenesysSays.INSTALLED
         why = Unconfirmed.INSTALLED if installed else Unconfirmed.UNREAD
         waited_s = await self._registry.note_unconfirmed(removal, why)
         wait_s = min(_ASK_MOST_S, max(_ASK_FIRST_S, waited_s))
         return TurnedAway(GENESYS_SAYS_INSTALLED if installed else GENESYS_UNREAD, wait_s)
+
+    async def _is_contradicted(self, says: GenesysSays | None, removal: Removal) -> bool:
+        # An answer of Genesys decides by itself, and costs no further question to the registry.
+        return says in {None, GenesysSays.UNREAD} and await self._registry.is_contradicted(removal)
 
     async def _present_limit(self) -> int:
         if time.monotonic() >= self._limit_until_s:

@@ -116,7 +116,7 @@ class TurnPlanner:
         """
         tracing.follow(claim.trace)
         # The version stays: a key that waits for its tenantId is decided anew once the file names it.
-        claim.desired = completed(claim.desired, self._tenant_file.of(claim.key, time.monotonic()))
+        claim.desired = completed(claim.desired, await self._tenant_file.of(claim.key, time.monotonic()))
         try:
             plans = await self._plans.needed_by(journal)
             prepared = await self._admit(claim, plans, journal, open_calls, now_us)
@@ -154,7 +154,9 @@ class TurnPlanner:
                 if turned_away is not None:
                     barred[move.generation, move.step.name] = replace(turned_away, step=move.step.name)
                     continue
-            prepared = self._caller.prepare(claim.key, claim.epoch, turn.journal, move)
+            prepared = self._caller.prepare(
+                claim.key, claim.epoch, turn.journal, move, now_us=now_us, is_held=claim.is_held
+            )
             if isinstance(prepared, OperatorRefused):
                 # No key of the keyring opens a step's sealed outputs: a wait until the operator restores the key.
                 barred[move.generation, move.step.name] = Wait(now_us + HELD_US, OPERATOR_REFUSED, move.step.name)
@@ -192,7 +194,8 @@ class TurnPlanner:
             # Nothing is destroyed yet: the life goes on, and uses up neither a place nor an approval.
             return Wait(now_us, REMOVAL_BRAKED)
         version = journal.target.version if journal.target else claim.desired.version
-        removal = Removal(claim.key, journal.generation, journal.phase_began_at, version)
+        installed_at_us = claim.desired.installed_at
+        removal = Removal(claim.key, journal.generation, journal.phase_began_at, version, installed_at_us)
         found = await self._removal_gate.enter(removal, claim.epoch)
         return None if found is None else Wait(now_us + int(found.wait_s * 1_000_000), found.reason)
 

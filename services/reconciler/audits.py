@@ -38,6 +38,7 @@ from services.core.reconcile.audit_gaps import (
     take_on,
     unsettled,
 )
+from services.core.reconcile.reconcile import Removals
 from services.reconciler.audit_memory import AuditMemory
 from services.reconciler.reading import Readers
 from services.reconciler.report import RunReport
@@ -115,8 +116,8 @@ class AuditFollower:
         metrics.RECONCILER_OLDEST_SYNC_S.set(max(0, now_us - oldest_us) / 1_000_000)
         return audited(cursors, looked, now_us, self._settle_us)
 
-    def removals(self) -> Mapping[Key, str]:
-        """Returns the waiting keys that an audit calls removed, to the client id of the credentials that read it."""
+    def removals(self) -> Removals:
+        """Returns the audit of each waiting key that its newest audit calls removed."""
         return removals(self._cursors.values())
 
     async def was_read(self, report: RunReport, keys: Collection[Key] | None, began_us: int) -> None:

@@ -28,12 +28,14 @@ from services.adapters.process import clock, health, logs, metrics, tracing
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.secrets import keyring
+from services.core.reconcile.observed_state import awaits_recheck
 from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US, due, unseen
-from services.core.reconcile.reconcile import Action, Tenants, awaits_recheck, is_braked
+from services.core.reconcile.reconcile import Action, Memory, Tenants, is_braked
 from services.core.rulings import in_force
 from services.reconciler.audits import AuditFollower
 from services.reconciler.fresh_files import FreshFiles
+from services.reconciler.memory import to_end
 from services.reconciler.report import RunReport
 from services.reconciler.run import RunRequest, RunResources, open_resources, rules_of, run, sight
 from services.reconciler.sealer import TrailSealer
@@ -187,7 +189,8 @@ class _Turns:
         first_s = self._jitter.uniform(0, min(FIRST_RUN_MAX_S, settings.reconcile_interval_s * JITTER))
         audits = AuditFollower(settings, self._resources.readers, clock.now_us, self._log)
         state = _State(now_s + first_s, audits)
-        files = OrganisationsWatch(settings.orgs_dir, self._log)
+        # In threads, here and below: a thousand files, or a look at 50,000 keys, would hold up `/metrics`.
+        files = await to_end(OrganisationsWatch, settings.orgs_dir, self._log)
         async with asyncio.TaskGroup() as tasks:
             if settings.reconcile_audit_interval_s:
                 tasks.create_task(audits.run(), name="audits")
@@ -234,7 +237,8 @@ async def _work(
     now_s = asyncio.get_running_loop().time()
     await _look_at_files(resources, files, state, now_s)
     tenants = await asyncio.to_thread(resources.view.follow, TAKE_S)
-    _set_gauges(resources, files, tenants)
+    # To its end: a thread that goes on after the lease is lost would set what a stand-by has cleared.
+    await to_end(_set_gauges, resources, files, tenants)
     if now_s >= state.next_run_s:
         interval_s = resources.settings.reconcile_interval_s
         pause_s = min(interval_s, state.again_s)
@@ -267,25 +271,30 @@ async def _work(
     if orgs := state.fresh.due(tenants, now_s):
         await _run_fresh(resources, state, orgs, log)
         return
-    memory = resources.sights.load()
+    memory = await asyncio.to_thread(resources.sights.load)
     # Before the keys that are due: these may be due at every tick, and an absence counts only after the first sight.
-    if now_s >= state.next_sight_s and (keys := unseen(tenants, memory, state.sighted)):
+    if now_s >= state.next_sight_s and (keys := await asyncio.to_thread(unseen, tenants, memory, state.sighted)):
         # Set before the sight; a sight without a fault, of organisations that all answer, lifts the pause.
         state.next_sight_s = now_s + AGAIN_FIRST_S
         unlisted = await sight(resources, keys)
         state.sighted |= keys - unlisted
         if not unlisted:
             state.next_sight_s = now_s
-    # Older looks bind nothing: the keys that hints have named must not fill the memory.
-    state.looked = {key: at_us for key, at_us in state.looked.items() if began_us - at_us < RECHECK_EVERY_US}
-    state.owed = {key: state.owed.get(key, began_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
-    keys = due(tenants, memory, state.looked, state.owed, rules_of(resources, began_us))
+    keys = await asyncio.to_thread(_due, resources, state, tenants, memory, began_us)
     if keys := keys | state.audits.due(state.looked):
         # Marked before the run: a run that fails must not be repeated every second.
         state.looked.update(dict.fromkeys(keys, resources.now_us()))
         report = await run(resources, RunRequest(keys=keys, removals=state.audits.removals()))
         _log_report(report, log, "due")
         await state.audits.was_read(report, keys, began_us)
+
+
+def _due(resources: RunResources, state: _State, tenants: Tenants, memory: Memory, began_us: int) -> frozenset[Key]:
+    """Returns the keys to read now because of the view or the memory; the loop of the process waits meanwhile."""
+    # Older looks bind nothing: the keys that hints have named must not fill the memory.
+    state.looked = {key: at_us for key, at_us in state.looked.items() if began_us - at_us < RECHECK_EVERY_US}
+    state.owed = {key: state.owed.get(key, began_us) for key, tenant in tenants.items() if awaits_recheck(tenant)}
+    return due(tenants, memory, state.looked, state.owed, rules_of(resources, began_us))
 
 
 async def _run_fresh(resources: RunResources, state: _State, orgs: frozenset[str], log: logs.Logger) -> None:
@@ -341,7 +350,7 @@ def _clear_gauges() -> None:
 
 
 def _set_gauges(resources: RunResources, files: OrganisationsWatch, tenants: Tenants) -> None:
-    """Sets the gauges from the state folder, so a run of another process is counted as well."""
+    """Sets the gauges from the state folder, so a run of another process is counted as well. Blocks."""
     last = resources.sights.last()
     metrics.RECONCILER_BRAKE.set(_is_braked(resources, tenants))
     # An organisation whose file was removed is not compared any more, so nothing waits for an approval.

@@ -15,20 +15,26 @@ seen twice again.
 `last_run.json` has the result of the last whole run, of any process. The service sets its metrics from all files, so a
 run by an operator (`lifecycle reconcile --now`) shows in the metrics of the service.
 
-Rule: a file is replaced as a whole (new file, fsync, rename), so a crash leaves the old file or the new one. `alone`
-must be held from the load to the last save of a run: the service and an operator's command share the folder, and a save
-of one process would overwrite the sights of the other.
+Rule: a file is replaced as a whole (new file, fsync, rename), so a crash leaves the old file or the new one.
+`hold_lock` must be held from the load to the last save of a run: the service and an operator's command share the
+folder, and a save of one process would overwrite the sights of the other.
+
+Rule: every method that reads or writes a file blocks. On an event loop a read runs in a thread, and a write runs by
+`to_end`: with 50,000 sights a write takes seconds on a busy machine, and the loop answers `/metrics` meanwhile.
 """
 
 import asyncio
 import fcntl
 import json
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping
+import secrets
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from schemas.times import FIRST_US, LAST_US
 from schemas.values import Key
@@ -36,8 +42,13 @@ from services.core.reconcile.onboarding import OrganisationState, OrganisationSt
 from services.core.reconcile.reconcile import Doubt, Memory, Sight
 from services.core.rulings import RefusedRemovals
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _POLL_S: Final = 0.1
 """Seconds between two tries to take the lock."""
+_SLICE: Final = 500
+"""Sights that are encoded in one step: the encoder lets no other thread run meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +90,8 @@ class Sights:
         self._last_file = self._folder / "last_run.json"
         self._refusals_file = self._folder / "refusals.json"
         self._orphans_file = self._folder / "orphans.json"
-        # Modification time and inode of the file as last parsed, and the content: the service loads every second.
-        self._cached: tuple[int, int, dict[Key, Sight]] = (0, 0, {})
+        # The file as last parsed or written, and its content: the service loads every second.
+        self._cached: tuple[tuple[int, ...], dict[Key, Sight]] = ((), {})
 
     @asynccontextmanager
     async def hold_lock(self) -> AsyncIterator[None]:
@@ -98,22 +109,37 @@ class Sights:
             OSError: the file exists and cannot be read. An unreadable disk must not look like an empty memory.
         """
         try:
-            state = self._file.stat()
-            if (state.st_mtime_ns, state.st_ino) != self._cached[:2]:
+            identity = self._identity()
+            if identity != self._cached[0]:
                 content = json.loads(self._file.read_bytes())
-                sights = {key: _sight(stored) for key, stored in content.items()}
-                self._cached = (state.st_mtime_ns, state.st_ino, sights)
+                self._cached = identity, {key: _sight(stored) for key, stored in content.items()}
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
             return {}
-        return dict(self._cached[2])
+        return dict(self._cached[1])
 
     def save(self, memory: Memory) -> None:
-        """Replaces the memory, as a whole or not at all.
+        """Replaces the memory, as a whole or not at all; writes nothing if the file has the same content already.
 
         Raises:
             OSError: the file cannot be written; the former file stays.
         """
-        replace_json(self._file, {key: _stored(sight) for key, sight in memory.items()})
+        try:
+            if self._cached[0] == self._identity() and self._cached[1] == memory:
+                return
+        except FileNotFoundError:
+            pass
+        # Only the holder of the lock writes: no other writer has the name, and the file is still this one.
+        _replace(self._file, self._file.with_suffix(".new"), _pieces(memory))
+        self._cached = self._identity(), dict(memory)
+
+    def _identity(self) -> tuple[int, ...]:
+        """Returns modification time, inode and size of the file with the sights.
+
+        Raises:
+            OSError: the file is missing or cannot be looked at.
+        """
+        state = self._file.stat()
+        return state.st_mtime_ns, state.st_ino, state.st_size
 
     def admissions(self) -> dict[str, OrganisationState]:
         """Returns the state of each organisation; empty if the file is missing or is not a memory.
@@ -210,13 +236,65 @@ def replace_json(path: Path, content: dict[str, Any] | list[Any]) -> None:
     Raises:
         OSError: the file cannot be written; the former file stays.
     """
-    fresh = path.with_suffix(".new")
-    with fresh.open("w") as file:
-        json.dump(content, file, separators=(",", ":"))
-        file.flush()
-        # Before the rename: else a power loss could leave the new name with an empty file.
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    # Not `json.dump`, which encodes in Python and takes ten times as long.
+    # A name of its own: with a shared one a second writer renames, or fills, the file of the first.
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    _replace(path, fresh, (json.dumps(content, separators=(",", ":")),))
+
+
+async def to_end(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Calls a blocking function in a thread, and returns only after its end, also when cancelled meanwhile.
+
+    A thread cannot be cancelled: without the wait a cancelled run would release the lock under a write that goes on.
+
+    Raises:
+        CancelledError: the caller was cancelled; the function has ended.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait((work,))
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        # Retrieved, because an unread exception is reported as a fault of the program.
+        work.exception()
+        raise cancelled
+    return work.result()
+
+
+def _replace(path: Path, fresh: Path, pieces: Iterable[str]) -> None:
+    """Replaces a text file by the pieces, as a whole or not at all.
+
+    Args:
+        path: The file.
+        fresh: Name of the file until it is whole; in the same folder.
+        pieces: The text.
+
+    Raises:
+        OSError: the file cannot be written; the former file stays.
+    """
+    try:
+        with fresh.open("w") as file:
+            file.writelines(pieces)
+            file.flush()
+            # Before the rename: else a power loss could leave the new name with an empty file.
+            os.fsync(file.fileno())
+        fresh.replace(path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+
+
+def _pieces(memory: Memory) -> Iterator[str]:
+    """Yields the JSON object of the sights in pieces: as one text it would need its size thrice over."""
+    sights = iter(memory.items())
+    before = "{"
+    while part := {key: _stored(sight) for key, sight in islice(sights, _SLICE)}:
+        yield before + json.dumps(part, separators=(",", ":"))[1:-1]
+        before = ","
+    yield "}" if before == "," else "{}"
 
 
 def stored_us(value: object) -> int:
@@ -250,7 +328,8 @@ def _stored(sight: Sight) -> dict[str, Any]:
 def _sight(stored: Mapping[str, Any]) -> Sight:
     doubt = stored["doubt"]
     return Sight(
-        seen_by=None if stored["seen_by"] is None else str(stored["seen_by"]),
+        # A single text for all sights of the same credentials.
+        seen_by=None if stored["seen_by"] is None else sys.intern(str(stored["seen_by"])),
         doubt=None if doubt is None else Doubt(str(doubt["claim"]), stored_us(doubt["since_us"])),
         observed_at_us=stored_us(stored["observed_at_us"]),
     )

@@ -1,6 +1,6 @@
 """Report of one run, for the log, the CLI and the CLI's `--json`."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from schemas.times import rfc3339
@@ -11,7 +11,7 @@ from services.reconciler.memory import LastRun
 NO_CREDENTIALS: Final = "organisation file: missing"
 """Reason of an organisation without a file in `ORGS_DIR`: the organisation is not ours to read."""
 
-NOT_WHOLE: Final = "an entity of the listing is nobody's: "
+NOT_WHOLE: Final = "an entry of the listing has no readable id: "
 """Begins the reason of an organisation read except for listed entities without a valid id."""
 
 NOT_WRITTEN: Final = "not written: "
@@ -100,9 +100,7 @@ class RunReport:
             ],
             "refusals": [{"scope": refusal.scope, "reason": refusal.reason} for refusal in self.refusals],
             "published": self.published,
-            "stopped": None
-            if self.stopped is None
-            else {"absent": self.stopped.absent, "limit": self.stopped.limit, "approval": self.stopped.approval},
+            "stopped": None if self.stopped is None else asdict(self.stopped),
             "held": [
                 {
                     "org": one.org_id,

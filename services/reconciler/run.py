@@ -4,7 +4,7 @@ Rule: the plan is complete before anything is published, and a dry run ends with
 
     1. lock the state folder, so that only one process runs
     2. check the topics: a misconfigured topic takes no observation
-    3. read Genesys
+    3. read Genesys, and release the configurations that agree with the view
     4. read the view (again) and the memory, and compare; hold organisations with too many newcomers
     5. ask the broker whether this instance is still the active one
     6. save the memory, publish the observations, save the memory with the published observations
@@ -37,23 +37,26 @@ from services.adapters.process.settings import ReconcilerSettings
 from services.adapters.process.tracing import Attribute, Roots, SpanKind
 from services.adapters.secrets import keyring
 from services.core.delivery.topic_rules import judge
+from services.core.reconcile.audit_gaps import removals
+from services.core.reconcile.observed_state import released
 from services.core.reconcile.onboarding import HeldOrganisation, OrganisationStates, admissions_after, held_back
 from services.core.reconcile.reconcile import (
+    Action,
+    Memory,
     PlanLine,
     ReconcilePlan,
     ReconcileRules,
+    Removals,
     Sight,
-    approval_of,
     by_organisation,
     compare,
-    going,
     remember,
     seen,
-    vouched,
 )
 from services.core.reconcile.tenant_census import TenantCensus
 from services.core.rulings import in_force, without_keys
-from services.reconciler.memory import Sights
+from services.reconciler.audit_memory import AuditMemory
+from services.reconciler.memory import Sights, to_end
 from services.reconciler.reading import Readers
 from services.reconciler.report import NO_CREDENTIALS, NOT_WHOLE, NOT_WRITTEN, Refusal, RunReport, last_of
 
@@ -131,7 +134,7 @@ class RunRequest:
         on_approved: Called with the approved set before anything of the set is published or stored; an exception ends
             the run. None if no approval is given.
         named: Keys that an operator named: the report says so if such a key exists nowhere.
-        removals: Keys that an audit calls removed, to the client id of the credentials that read the audit.
+        removals: The audit of each key that its newest audit calls removed.
     """
 
     dry_run: bool = False
@@ -140,7 +143,7 @@ class RunRequest:
     approval: str | None = None
     on_approved: Callable[[ApprovedSet], Awaitable[None]] | None = None
     named: Collection[Key] = ()
-    removals: Mapping[Key, str] = field(default_factory=dict)
+    removals: Removals = field(default_factory=dict)
 
     @property
     def whole(self) -> bool:
@@ -174,10 +177,15 @@ async def run_once(
         Unusable: brokers or key material are missing.
         OtherSet: `approval` is of no set of this run.
         KafkaError: the view cannot be read, or a topic is misconfigured.
+        OSError: the state folder cannot be read or written.
     """
     resources = open_resources(settings, now, _unleased)
     try:
-        request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or ())
+        # As in the service, or an operator would be told of another set of removals than the service holds.
+        cursors = await asyncio.to_thread(AuditMemory(settings.state_dir).load)
+        # While no service reads audits, a removal in the file may have been followed by a restore.
+        of_audits = removals(cursors.values()) if settings.reconcile_audit_interval_s else {}
+        request = RunRequest(dry_run, orgs, keys, approval, on_approved, named=keys or (), removals=of_audits)
         return await run(resources, request)
     finally:
         await resources.close()
@@ -240,12 +248,14 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         readings, refusals = await _readings(resources, known, tenants, request)
         # The view again: an event that arrived while Genesys was read must not look like a difference.
         tenants = await _tenants(resources)
-        memory = vouched(resources.sights.load(), tenants, request.removals)
+        memory = await asyncio.to_thread(resources.sights.load)
         # After both reads, because `now_us` of the rules promises that no answer of this run is newer.
-        rules = rules_of(resources, began_us, request.approval)
-        # In a thread: hashes of 50,000 configurations would hold up `/metrics` and the audits for seconds.
-        plan = await asyncio.to_thread(compare, readings, tenants, memory, rules, request.keys, request.named)
-        admissions: OrganisationStates = resources.sights.admissions()
+        rules = await asyncio.to_thread(rules_of, resources, began_us, request.approval)
+        # In a thread: a comparison of 50,000 keys would hold up `/metrics` and the audits for seconds.
+        plan = await asyncio.to_thread(
+            compare, readings, tenants, memory, rules, request.keys, request.named, request.removals
+        )
+        admissions: OrganisationStates = await asyncio.to_thread(resources.sights.admissions)
         over = await asyncio.to_thread(held_back, readings, tenants, admissions)
         approved = _approved(request.approval, plan, over)
         if approved is not None and request.on_approved is not None:
@@ -256,19 +266,14 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
             # A process that was paused while it read may have been replaced by another one.
             await resources.confirm()
             # Before publishing: a crash while Kafka is slow must not lose the first sights of this run.
-            resources.sights.save({**memory, **plan.memory})
-            # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.
-            admissions = _remember_admissions(resources, admissions, held, set())
+            memory = {**memory, **plan.memory}
+            admissions = await to_end(_keep_sights, resources, memory, admissions, held)
             written, failed = await _publish(resources, plan, held)
             refusals += failed
-            resources.sights.save({**memory, **plan.memory, **written})
-            # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
             unwritten = {refusal.scope.partition(":")[0] for refusal in failed}
             published = set() if plan.stopped is not None else {reading.org_id for reading, _ in readings} - unwritten
-            _remember_admissions(resources, admissions, held, published)
-            if approved is not None and approved.org_id is None:
-                # An approval outweighs an earlier refusal for good: else the next absence of a key would stay refused.
-                _forget_refusals(resources, frozenset(written).intersection(approved.keys))
+            outcome = _Outcome({**memory, **written}, held, published, _removed(approved, written))
+            await to_end(_keep_outcome, resources, outcome, admissions)
         waiting = [sight.doubt.since_us for sight in {**plan.memory, **written}.values() if sight.doubt is not None]
         report = RunReport(
             dry_run=request.dry_run,
@@ -283,7 +288,7 @@ async def run(resources: RunResources, request: RunRequest, on_reading: Callable
         metrics.RECONCILER_UNREAD.inc(report.unread)
         # A partial run says nothing about the organisations left out and must not move the time of the last success.
         if request.whole:
-            resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
+            await to_end(_save_last, resources, report)
     return report
 
 
@@ -294,6 +299,55 @@ def wrong_topics(settings: ReconcilerSettings, *topics: Topic) -> str:
     with TopicWatcher(settings.kafka, table, timeout_s=_TOPICS_TIMEOUT_S, only_read=only_read) as watcher:
         found = watcher.look()
     return "; ".join(judge(table, found, None).wrong.values())
+
+
+def _keep_sights(
+    resources: RunResources, memory: Memory, admissions: OrganisationStates, held: tuple[HeldOrganisation, ...]
+) -> OrganisationStates:
+    """Saves the memory and the held organisations of a run; returns the states of the organisations."""
+    resources.sights.save(memory)
+    # Likewise: a held organisation must not pass for one with tenants once a webhook makes the first of them.
+    return _remember_admissions(resources, admissions, held, set())
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """Outcome of a run's publication, to be stored.
+
+    Attributes:
+        memory: The memory of all keys.
+        held: Organisations held by the run.
+        published: Organisations read by the run, with every difference published.
+        approved: Removed keys that an operator approved.
+    """
+
+    memory: Memory
+    held: tuple[HeldOrganisation, ...]
+    published: set[str]
+    approved: frozenset[Key]
+
+
+def _removed(approved: ApprovedSet | None, written: Mapping[Key, Sight]) -> frozenset[Key]:
+    """Returns the approved removals that were published."""
+    return (
+        frozenset()
+        if approved is None or approved.org_id is not None
+        else frozenset(written).intersection(approved.keys)
+    )
+
+
+def _keep_outcome(resources: RunResources, outcome: _Outcome, admissions: OrganisationStates) -> None:
+    """Saves the outcome of a run."""
+    resources.sights.save(outcome.memory)
+    # After publishing: an approval is honoured once, and a crash before this line asks the operator again.
+    _remember_admissions(resources, admissions, outcome.held, outcome.published)
+    # An approval outweighs an earlier refusal for good: else the next absence of a key would stay refused.
+    if outcome.approved:
+        _forget_refusals(resources, outcome.approved)
+
+
+def _save_last(resources: RunResources, report: RunReport) -> None:
+    resources.sights.save_last(last_of(report, resources.sights.last(), resources.now_us()))
 
 
 def _remember_admissions(
@@ -330,9 +384,8 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
     """
     if given is None:
         return None
-    removals = approval_of(plan.lines)
-    if given == removals:
-        return ApprovedSet(None, tuple(going(plan.lines)))
+    if given == plan.approval:
+        return ApprovedSet(None, plan.offered)
     for one in over:
         if given == one.approval and plan.stopped is not None:
             raise Unusable(
@@ -340,7 +393,9 @@ def _approved(given: str | None, plan: ReconcilePlan, over: tuple[HeldOrganisati
             )
         if given == one.approval:
             return ApprovedSet(one.org_id, one.keys)
-    wanted = [] if removals is None else [f"the removals of this run are approved with {removals}"]
+    wanted = [] if plan.approval is None else [f"the removals of this run are approved with {plan.approval}"]
+    if kept := sum(line.action is Action.KEEP for line in plan.lines):
+        wanted.append(f"{kept} removals were refused, and are approved by KEY alone")
     wanted += [f"the {one.newcomers} new tenants of {one.org_id} are approved with {one.approval}" for one in over]
     what = "; ".join(wanted) or "this run removes nobody and holds no new tenants"
     raise OtherSet(f"--approve: {given!r}: {what}; nothing was done. `lifecycle reconcile --report` shows all")
@@ -363,13 +418,17 @@ async def sight(resources: RunResources, keys: frozenset[Key]) -> frozenset[Key]
         orgs = sorted({key.partition(":")[0] for key in keys} & known.keys())
         readings = await asyncio.gather(*(resources.readers.listed(known[org_id]) for org_id in orgs))
         listed = [reading for reading in readings if isinstance(reading, Reading)]
-        resources.sights.save(seen(listed, keys, resources.sights.load()))
+        await to_end(_save_seen, resources, listed, keys)
     unlisted = set(orgs) - {reading.org_id for reading in listed}
     return frozenset(key for key in keys if key.partition(":")[0] in unlisted)
 
 
+def _save_seen(resources: RunResources, listed: list[Reading], keys: frozenset[Key]) -> None:
+    resources.sights.save(seen(listed, keys, resources.sights.load()))
+
+
 def rules_of(resources: RunResources, began_us: int, approval: str | None = None) -> ReconcileRules:
-    """Returns the rules of a run, with the present time as the end of the reads.
+    """Returns the rules of a run, with the present time as the end of the reads. Blocks.
 
     Args:
         resources: The resources of the process.
@@ -401,7 +460,10 @@ async def _readings(
     tenants: Mapping[Key, Tenant],
     request: RunRequest,
 ) -> tuple[list[tuple[Reading, Organisation]], list[Refusal]]:
-    """Reads the organisations of a run at once; returns the complete readings, and why the rest has none."""
+    """Reads the organisations of a run at once; returns the complete readings, and why the rest has none.
+
+    Of the configurations that agree with the view only the MACs are returned (`released`).
+    """
     wanted = _orgs_to_read(known, tenants, request)
     own = by_organisation(tenants)
 
@@ -411,7 +473,14 @@ async def _readings(
             fault = known.faults.get(org_id)
             why = NO_CREDENTIALS if fault is None else f"organisation file: {fault}"
             return NoInformation(why, sort=Unanswered.NO_CREDENTIALS)
-        return await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
+        reading = await resources.readers.read(organisation, own.get(org_id, {}), request.keys)
+        if isinstance(reading, NoInformation):
+            return reading
+        # At once, and in a thread: the hashes of an organisation take milliseconds, its configurations most of the
+        # memory of a run.
+        return await asyncio.to_thread(
+            released, reading, organisation, own.get(org_id, {}), resources.configuration_key
+        )
 
     results = await asyncio.gather(*(read_organisation(org_id) for org_id in wanted))
     unanswered = [

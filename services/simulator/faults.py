@@ -28,6 +28,7 @@ class System(StrEnum):
     SUBSCRIPTIONS = "subscriptions"
     TOKENS = "tokens"
     ARCHIVE = "archive"
+    ACCOUNTS = "accounts"
     GENESYS = "genesys"
 
 

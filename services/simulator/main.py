@@ -16,7 +16,7 @@ from services.adapters.process.clock import now_us
 from services.adapters.process.errors import Unusable
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import SimulatorSettings
-from services.simulator import grants, objects, rest, truth
+from services.simulator import accounts, grants, objects, rest, truth
 from services.simulator.faults import Faults
 from services.simulator.genesys import SimulatedGenesys
 from services.simulator.genesys_api import Api
@@ -94,6 +94,7 @@ def _app(settings: SimulatorSettings, world: OutsideWorld, genesys: SimulatedGen
             *truth.routes(world, settings.database_url, archive),
             *rest.routes(world),
             *grants.routes(world),
+            *accounts.routes(world),
             *objects.routes(world, archive),
             *api.routes(),
             *audit_api.routes(),

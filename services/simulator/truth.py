@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from services.simulator.accounts import forget_removed
 from services.simulator.faults import Fault, System
 from services.simulator.world import OutsideWorld
 
@@ -26,7 +27,7 @@ ResourcesByKey = dict[str, list[dict[str, Any]]]
 _SCHEMAS: Final = r"""
 SELECT nspname, obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname ~ '^t_[0-9a-f]{32}$' ORDER BY oid
 """
-_KEPT_IN_MEMORY: Final = (System.MIDDLEWARE, System.CRM, System.SUBSCRIPTIONS, System.TOKENS)
+_KEPT_IN_MEMORY: Final = (System.MIDDLEWARE, System.CRM, System.SUBSCRIPTIONS, System.TOKENS, System.ACCOUNTS)
 
 
 def routes(world: OutsideWorld, database_url: str | None, archive: Path) -> list[Route]:
@@ -47,6 +48,7 @@ def routes(world: OutsideWorld, database_url: str | None, archive: Path) -> list
 
 async def _inventory(world: OutsideWorld, database_url: str | None, archive: Path, request: Request) -> Response:
     key = request.query_params.get("key")
+    forget_removed(world.memory)
     resources: dict[str, ResourcesByKey] = {system: world.inventory(system) for system in _KEPT_IN_MEMORY}
     try:
         resources["schemas"] = {} if database_url is None else await schemas(database_url)
@@ -54,7 +56,15 @@ async def _inventory(world: OutsideWorld, database_url: str | None, archive: Pat
         return JSONResponse({"error": "unavailable", "detail": f"schemas: {type(error).__name__}"}, 503)
     resources["archive"] = archived(archive)
     # The order of creation in the plan, for a reader of the JSON; the archive last.
-    order = (System.MIDDLEWARE, System.CRM, System.SCHEMAS, System.SUBSCRIPTIONS, System.TOKENS, System.ARCHIVE)
+    order = (
+        System.MIDDLEWARE,
+        System.CRM,
+        System.SCHEMAS,
+        System.SUBSCRIPTIONS,
+        System.TOKENS,
+        System.ARCHIVE,
+        System.ACCOUNTS,
+    )
     return JSONResponse({s: {k: v for k, v in resources[s].items() if key in {None, k}} for s in order})
 
 

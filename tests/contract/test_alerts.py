@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +29,8 @@ from tests.support.provisioner_process import free_port
 
 ALERTS: Final = alert_files.alerts()
 TESTS: Final = sorted((FOLDER / "tests").glob("*.yaml"))
+SHORT: Final = {"reconciler", "targets"}
+"""Tests of the rules that go through minutes, not through hours and days."""
 BOARDS: Final = TOP / "deploy" / "grafana" / "boards"
 
 STATES: Final = {
@@ -68,11 +71,11 @@ def called(*argv: str | Path) -> str:
     return done.stdout
 
 
-def cases() -> Iterator[Mapping[str, Any]]:
+@cache
+def cases() -> tuple[Mapping[str, Any], ...]:
     """Every question that the tests of the rules ask about an alert."""
-    for path in TESTS:
-        for test in yaml.safe_load(path.read_text())["tests"]:
-            yield from test["alert_rule_test"]
+    files = [yaml.load(path.read_text(), yaml.CSafeLoader) for path in TESTS]
+    return tuple(case for file in files for test in file["tests"] for case in test["alert_rule_test"])
 
 
 def names_in(expr: str) -> set[str]:
@@ -93,8 +96,7 @@ def exported() -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     "path",
-    # `NAME-slow.yaml` and `NAME-windows.yaml` go through hours and days.
-    [pytest.param(path, id=path.stem, marks=pytest.mark.long if "-" in path.stem else ()) for path in TESTS],
+    [pytest.param(path, id=path.stem, marks=() if path.stem in SHORT else pytest.mark.long) for path in TESTS],
 )
 def test_the_alerts_fire_and_stay_silent(path: Path) -> None:
     called("promtool", "test", "rules", path)

@@ -16,7 +16,7 @@ from psycopg.conninfo import conninfo_to_dict
 from schemas.webhook import BODY_MAX_BYTES
 from services.adapters.process import health
 from services.adapters.process.environment import read
-from services.adapters.process.settings import SECTIONS, Settings
+from services.adapters.process.settings import SECTIONS, HintsSettings, ProvisionerSettings, Settings
 from services.cli.local.wiring import SERVICES
 from tests.support import compose_file
 from tests.support.alert_files import EXAMPLE, RULES
@@ -29,26 +29,30 @@ DOCKERFILE = (TOP / "deploy" / "Dockerfile").read_text()
 CHECKER = "check-jsonschema<0.38"
 FETCH_S = 100
 TOOLS = {"setup", "doctor"}
+HINTS = "hints-sqs"
+AWS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"}
+"""Read by boto3 by itself."""
 PASSWORDS = ("lifecycle-laptop", "p@ss/w:rd#1", "50%25", "a b'c\\d\"e", "?=&", "$HOME ${X}")
 
 
 def test_every_service_of_the_journey_is_composed_under_its_own_command() -> None:
     found = compose_file.services()
-    assert found.keys() == {*SERVICES, *TOOLS}
+    assert found.keys() == {*SERVICES, *TOOLS, HINTS}
     for name in (*SERVICES, "doctor"):
         assert found[name]["command"] == [name]
+    assert found[HINTS]["command"] == ["hints", "sqs"]
 
 
 def test_every_variable_of_the_compose_file_is_a_setting_of_the_services() -> None:
     # OpenTelemetry's exporter reads some by itself (tests/contract/test_trace_variables.py).
-    names = {name.upper() for name in Settings.model_fields} | STANDARD
+    names = {name.upper() for name in Settings.model_fields} | STANDARD | AWS
     for service in compose_file.services():
         assert compose_file.services()[service]["environment"].keys() <= names
     assert compose_file.image().keys() - {"PYTHONUNBUFFERED", "PATH"} <= names
 
 
 @pytest.mark.parametrize("password", PASSWORDS)
-@pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS)])
+@pytest.mark.parametrize("service", [*SERVICES, *sorted(TOOLS), HINTS])
 def test_the_composed_environments_are_usable_with_any_password(service: str, password: str) -> None:
     settings = read(compose_file.environment(service, {"POSTGRES_PASSWORD": password}), Settings)
     if service == "ingress":
@@ -87,6 +91,38 @@ def test_a_service_is_given_variables_of_its_own_section_alone(service: str) -> 
     }.get(service, set())
 
 
+def test_the_composed_provisioner_can_ask_genesys_before_a_removal() -> None:
+    asks = read(compose_file.environment("provisioner", {"CONFIRM_REMOVALS": "always"}), ProvisionerSettings)
+    assert asks.confirm_removals == "always"
+    assert asks.genesys_api_url is not None
+    volume, _ = compose_file.mounts("reconciler")[str(asks.orgs_dir)]
+    assert compose_file.mounts("provisioner")[str(asks.orgs_dir)] == (volume, False)
+    assert read(compose_file.environment("provisioner"), ProvisionerSettings).confirm_removals == "off"
+
+
+def test_the_reader_of_the_queue_starts_with_its_profile_alone_and_is_given_the_queue() -> None:
+    found = compose_file.services()[HINTS]
+    assert found["profiles"] == [HINTS]
+    assert compose_file.file()["services"]["setup"].get("profiles") is None, "it waits for the topics"
+    assert found["depends_on"] == compose_file.services()["ledger"]["depends_on"]
+    assert compose_file.mounts(HINTS) == {}, "neither keyring nor organisations"
+    assert found["environment"].keys() - AWS <= {name.upper() for name in HintsSettings.model_fields}
+    queue = "https://sqs.eu-west-1.amazonaws.com/123456789012/lifecycle-hints"
+    shell = {"HINTS_SQS_QUEUE_URL": queue, "HINTS_SQS_ORGS": "one,two", "AWS_SECRET_ACCESS_KEY": "s"}
+    given = compose_file.environment(HINTS, shell)
+    settings = read(given, HintsSettings)
+    assert (settings.hints_sqs_queue_url, settings.hints_sqs_orgs, settings.hints_sqs_accounts) == (
+        queue,
+        ("one", "two"),
+        ("*",),
+    )
+    assert given["AWS_SECRET_ACCESS_KEY"] == "s"
+    unset = read(compose_file.environment(HINTS), HintsSettings)
+    assert (unset.hints_sqs_queue_url, unset.hints_sqs_region) == (None, None)
+    text = (TOP / "docs" / "connect-genesys.md").read_text()
+    assert f"docker compose --profile {HINTS} up -d" in text
+
+
 def test_the_composed_ingress_is_given_no_egress_map() -> None:
     assert "EGRESS_MAP" not in compose_file.environment("ingress")
     assert compose_file.environment("ingress")["HOST"] == "0.0.0.0"
@@ -114,7 +150,7 @@ def test_the_doctor_is_given_the_environment_of_every_service_and_reaches_each()
 
 def test_only_tools_mount_the_keyring_writable() -> None:
     path = str(Path(compose_file.image()["KEYRING_FILE"]).parent)
-    writers = {name for name in compose_file.services() if compose_file.mounts(name)[path][1]}
+    writers = {name for name in compose_file.services() if compose_file.mounts(name).get(path, ("", False))[1]}
     assert writers == TOOLS
     assert compose_file.services()["doctor"]["profiles"] == ["tools"]
 

@@ -97,6 +97,7 @@ def secret(running: Up) -> str:
     return str(made["secret"])
 
 
+@pytest.mark.long
 def test_hints_alone_install_disable_and_remove_tenants_in_seconds(running: Up, secret: str) -> None:
     need("curl")
     whole_run_since(running, 0)

@@ -136,6 +136,7 @@ def test_a_killed_service_is_started_again_and_events_pass(running: Up, service:
     assert outsider.inventory(running, key_of(who)) == _FIVE
 
 
+@pytest.mark.long
 def test_killed_engines_are_started_again(running: Up) -> None:
     who = ids(20)
     before = running.endpoints

@@ -27,10 +27,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import httpx2
 
-from schemas.values import Key
+from schemas.values import EventType, Json, Key
 from services import engines
 from services.adapters.process.clock import now_us
 from services.cli.show import say
@@ -40,6 +41,7 @@ from tests.support.eventually import eventually
 from tests.support.life_world import UNBRAKED, LifeWorld, life_world
 
 HEALED_S: Final = 120.0
+CONFIGURATION: Final[Json] = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
 _AT_ONCE: Final = 8
 _STORIES: Final = 4
 
@@ -184,6 +186,17 @@ class _Attempt:
             self.world.webhook(self.key, self.state, self.metadata, **how)
 
 
+def settle(world: LifeWorld, orgs: int, each: int) -> list[Key]:
+    """Installs `each` integrations in each organisation, and returns the keys once each was seen in a listing."""
+    names = [str(uuid4()) for _ in range(orgs)]
+    keys = [f"{name}:{uuid4()}" for _ in range(each) for name in names]
+    for key in keys:
+        world.webhook(key, world.change(key, EventType.INSTALLED, CONFIGURATION, enabled=True), {})
+    eventually(lambda: not unequal(world), 120)
+    world.until_runs(2)
+    return keys
+
+
 def _operate(world: LifeWorld, over: threading.Event) -> None:
     """Plays the operator: while the brake holds, approves a plan whose removals are all gone in Genesys."""
     while not over.wait(1.0):
@@ -226,9 +239,9 @@ def play(
     verdict = result.verdict
     say(
         f"seed {seed}: {changes} changes, {told} attempts, {verdict.teardowns} destructive calls "
-        f"({verdict.late} late, {verdict.misled} misled), {result.approvals} approvals, "
-        f"as in Genesys {result.healed_s:.0f} s after healing, next run at {result.run_s:.0f} s, "
-        f"{(now_us() - began_us) / 1e6:.0f} s in all"
+        f"({verdict.late} late, {verdict.misled} misled, {verdict.unconfigured} unconfigured), "
+        f"{result.approvals} approvals, as in Genesys {result.healed_s:.0f} s after healing, "
+        f"next run at {result.run_s:.0f} s, {(now_us() - began_us) / 1e6:.0f} s in all"
     )
     return result, stories
 

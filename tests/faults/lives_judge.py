@@ -4,7 +4,8 @@ A *destructive* call is a delete that took effect, of any outside system. Rule f
 
 1. The life begins with the install that it answers: `installed_at` of the newest desired version that was known at the
    first create call of (K, G). Versions known within 2 s before that call may all be the one; the earliest counts. The
-   time of an observation is a whole second, so a true install up to 1 s later may be meant.
+   time of an observation is a whole second, so a true install up to 1 s later may be meant. The time of a retry that
+   carries the time of the attempt stands for the change that it tells of: a first attempt that comes later says so.
 2. Legitimate: Genesys lost the integration after that install and before T. Late news of a true uninstall is news.
 3. *Misled*: else, but Genesys itself signed an unmarked `uninstalled`, dated after that install and before T, by a
    retry that carries the time of the attempt and no retry count. No receiver can tell; only asking Genesys first can.
@@ -12,7 +13,11 @@ A *destructive* call is a delete that took effect, of any outside system. Rule f
 4. Else *wrongful*.
 5. A teardown (of more than a token, which may be issued anew) is *deaf*, and wrong, if at its first call Genesys has
    the integration, and 3 s before a webhook of that install had been answered 200 as it was, or the newest desired
-   version said installed; unless misled.
+   version said installed; unless misled. A webhook that is marked as a retry tells nothing here: after an uninstall it
+   may be a retry from before, so the ledger holds it for ambiguous and asks Genesys (docs/specification.md, section 3).
+6. *Unconfigured*: a delete of the CRM connection alone, by a desired version that is installed and has no endpoint. An
+   uninstall that came after the reading of a reinstall erases the configuration, if that reading had none. Counted
+   apart; the next reading brings the configuration back.
 """
 
 import json
@@ -50,12 +55,14 @@ class LifeVerdict:
         teardowns: Destructive calls.
         late: Of these, those made while Genesys had the integration again, since the news of that had not come.
         misled: See the rule.
+        unconfigured: See the rule.
     """
 
     faults: dict[Key, str] = field(default_factory=dict)
     teardowns: int = 0
     late: int = 0
     misled: int = 0
+    unconfigured: int = 0
 
 
 def judge(world: LifeWorld) -> LifeVerdict:
@@ -85,7 +92,7 @@ def _judge_calls(
             continue
         at_us, generation, resource = instant(call["at"]), call["generation"], (call["system"], call["generation"])
         if call["verb"] == "create":
-            began.setdefault(generation, min(at_us, _install_of(desired, at_us)))
+            began.setdefault(generation, _changed_us(world, key, min(at_us, _install_of(desired, at_us))))
             there[resource] += call["system"] not in {"archive", "tokens"}
             if there[resource] > 1:
                 verdict.faults.setdefault(key, f"made twice: {call}")
@@ -102,8 +109,16 @@ def _judge_calls(
             else:
                 begin = rfc3339(begin_us)
                 verdict.faults.setdefault(key, f"wrongful: {call}; Genesys had it all the time since {begin}")
+    _judge_teardowns(world, key, calls, desired, verdict)
+
+
+def _judge_teardowns(
+    world: LifeWorld, key: Key, calls: list[dict[str, Any]], desired: list[Desired], verdict: LifeVerdict
+) -> None:
     for at_us, call in _teardowns(calls):
-        if why := _is_deaf(world, key, at_us, desired):
+        if _is_unconfigured(call, desired):
+            verdict.unconfigured += 1
+        elif why := _is_deaf(world, key, at_us, desired):
             verdict.faults.setdefault(key, f"deaf: {call}; {why}")
 
 
@@ -131,6 +146,12 @@ def _install_of(desired: list[Desired], at_us: int) -> int:
     return min(times, default=0) if newest else max(times, default=0)
 
 
+def _changed_us(world: LifeWorld, key: Key, dated_us: int) -> int:
+    """Returns the time of the install that a webhook told of under another time; else the time as it is."""
+    told = (one for one in world.told if one.key == key and one.what == _INSTALLED and one.restamped)
+    return next((one.change_us for one in told if one.dated_us == dated_us), dated_us)
+
+
 def _is_deaf(world: LifeWorld, key: Key, at_us: int, desired: list[Desired]) -> str:
     """Returns how a teardown that begins at a time goes against what had been told; empty if it does not."""
     state, known_us = world.true_state(key, at_us), at_us - _DEAF_US
@@ -140,13 +161,20 @@ def _is_deaf(world: LifeWorld, key: Key, at_us: int, desired: list[Desired]) -> 
     if _was_misled(world, key, install_us, at_us):
         return ""
     heard = [one for one in world.told if one.key == key and one.what == _INSTALLED and one.dated_us == install_us]
-    if any(one.answer.startswith("200") and one.at_us <= known_us for one in heard):
+    if any(one.answer.startswith("200") and one.at_us <= known_us and not one.retry for one in heard):
         return f"the webhook of the install of {rfc3339(install_us)} had come"
     newest = [one for one in desired if one.received_at is not None and one.received_at <= known_us][-1:]
     since = [one for one in desired if one.received_at is not None and known_us < one.received_at <= at_us]
     if newest and all(one.installed for one in (*newest, *since)):
         return f"the newest desired version {newest[0].version} said installed"
     return ""
+
+
+def _is_unconfigured(call: Mapping[str, Any], desired: list[Desired]) -> bool:
+    """True if a call deletes the CRM connection of an installed tenant whose endpoint is not known."""
+    at_us = instant(call["at"])
+    newest = [one for one in desired if one.received_at is not None and one.received_at <= at_us][-1:]
+    return call["system"] == "crm" and any(one.installed and "crmEndpoint" not in one.configuration for one in newest)
 
 
 def _was_misled(world: LifeWorld, key: Key, from_us: int, until_us: int) -> bool:

@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
-from schemas.values import EventType, Json, Key
+from schemas.values import EventType, Key
 from services import engines
 from services.cli.show import say
+from tests.faults.lives import CONFIGURATION, HEALED_S, settle
 from tests.faults.lives_judge import unequal
-from tests.support.eventually import eventually
 from tests.support.life_world import UNBRAKED, LifeWorld, life_world
 
-HEALED_S: Final = 120.0
 SETTINGS: Final[dict[str, str]] = {
     **UNBRAKED,
     "RECONCILE_SECOND_LOOK_S": "1",
@@ -36,8 +35,9 @@ SETTINGS: Final[dict[str, str]] = {
 }
 UNREAD_LIMIT: Final = 0.5
 """Part of the organisations above which the alert LifecycleGenesysUnread is on its way."""
-_ORGS, _EACH, _REMOVED = 6, 4, 4
-_CONFIGURATION: Final[Json] = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
+SIZE: Final = (6, 4)
+"""Organisations, and integrations of each."""
+_REMOVED = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +80,6 @@ class SilenceResult:
     faults: list[str] = field(default_factory=list)
 
 
-def settle(world: LifeWorld) -> list[Key]:
-    """Installs the integrations of a story, and returns them once each was seen in a listing."""
-    orgs = [str(uuid4()) for _ in range(_ORGS)]
-    keys = [f"{orgs[number % _ORGS]}:{uuid4()}" for number in range(_ORGS * _EACH)]
-    for key in keys:
-        world.webhook(key, world.change(key, EventType.INSTALLED, _CONFIGURATION, enabled=True), {})
-    eventually(lambda: not unequal(world), 120)
-    world.until_runs(2)
-    return keys
-
-
 def play(world: LifeWorld, keys: Sequence[Key], silence: Silence, hour_s: float) -> SilenceResult:
     """Plays a story in a world whose integrations are settled; leaves the world whole.
 
@@ -126,15 +115,15 @@ def play(world: LifeWorld, keys: Sequence[Key], silence: Silence, hour_s: float)
 def _change_in_silence(world: LifeWorld, keys: Sequence[Key]) -> None:
     """Removes, disables and changes some, and installs others; nobody is told."""
     for key in keys[:_REMOVED]:
-        world.change(key, EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+        world.change(key, EventType.UNINSTALLED, CONFIGURATION, enabled=True)
     for key in keys[_REMOVED : 2 * _REMOVED]:
-        world.change(key, EventType.DISABLED, _CONFIGURATION, enabled=False)
+        world.change(key, EventType.DISABLED, CONFIGURATION, enabled=False)
     for number, key in enumerate(keys[2 * _REMOVED : 3 * _REMOVED]):
-        told = _CONFIGURATION | {"syncInterval": f"PT{number + 10}M"}
+        told = CONFIGURATION | {"syncInterval": f"PT{number + 10}M"}
         world.change(key, EventType.CONFIGURATION_UPDATED, told, enabled=True)
     for key in keys[:_REMOVED]:
         new = f"{key.partition(':')[0]}:{uuid4()}"
-        world.change(new, EventType.INSTALLED, _CONFIGURATION, enabled=True)
+        world.change(new, EventType.INSTALLED, CONFIGURATION, enabled=True)
 
 
 def _healed(world: LifeWorld, faults: list[str]) -> float:
@@ -190,7 +179,7 @@ def main(arguments: Sequence[str]) -> int:
                 continue
             chosen = SETTINGS | {"RECONCILE_INTERVAL_S": str(given.hour_s)}
             with life_world(folder / name, running.kafka_bootstrap, running.database_url, **chosen) as world:
-                result = play(world, settle(world), silence, given.hour_s)
+                result = play(world, settle(world, *SIZE), silence, given.hour_s)
             say(
                 f"{name}: {silence.hours:g} h; at least {result.unread:.0%} unread; "
                 f"as in Genesys {result.healed_s:.0f} s after"

@@ -21,9 +21,10 @@ from typing import Final
 from uuid import uuid4
 
 from schemas.tenant import Stage
-from schemas.values import EventType, Json, Key
+from schemas.values import EventType, Key
 from services import engines
 from services.cli.show import say
+from tests.faults.lives import CONFIGURATION
 from tests.faults.lives_judge import unequal
 from tests.support.eventually import eventually
 from tests.support.life_world import UNBRAKED, LifeWorld, life_world
@@ -42,7 +43,6 @@ _SPREAD_S: Final[Mapping[str, float]] = {"webhooks": 20.0, "hints": 40.0, "audit
 CHANGED: Final = 5
 """Integrations that are disabled, and changed, and removed: so many of each. More removals at once meet the brake."""
 _ORGS: Final = 4
-_CONFIGURATION: Final[Json] = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
 ARRIVES_S: Final = 600.0
 """Longest wait: a key that was read is read again for hints and audits after 5 minutes."""
 
@@ -81,7 +81,7 @@ def play(world: LifeWorld, source: str, *, installs: int, spread_s: float, chang
     orgs = [str(uuid4()) for _ in range(_ORGS)]
     old = [f"{orgs[number % _ORGS]}:{uuid4()}" for number in range(3 * changed)]
     for key in old:
-        state = world.change(key, EventType.INSTALLED, _CONFIGURATION, enabled=True)
+        state = world.change(key, EventType.INSTALLED, CONFIGURATION, enabled=True)
         world.webhook(key, state, {})
     eventually(lambda: not unequal(world), 120)
     world.until_runs() if source == "listings" else _sighted(world, old)
@@ -108,7 +108,7 @@ def _sighted(world: LifeWorld, keys: Sequence[Key]) -> None:
 
 def _tell(world: LifeWorld, source: str, key: Key, event: EventType) -> int:
     """Makes a change, tells of it by the source alone, and returns its time, microseconds UTC."""
-    configuration = _CONFIGURATION | ({"syncInterval": "PT9M"} if event is EventType.CONFIGURATION_UPDATED else {})
+    configuration = CONFIGURATION | ({"syncInterval": "PT9M"} if event is EventType.CONFIGURATION_UPDATED else {})
     state = world.change(key, event, configuration, enabled=event is not EventType.DISABLED)
     if source == "webhooks":
         assert world.webhook(key, state, {}).answer.startswith("200")

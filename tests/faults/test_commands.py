@@ -27,7 +27,7 @@ def _chosen(made: TroubledWorld) -> Iterator[tuple[Call, Trouble]]:
     away = {**made.troubles["kafka away"].environ, **made.troubles["postgres away"].environ}
     nobody = Trouble("everything away", "nothing", away, 0)
     for call in calls():
-        needed = NEEDS.get(call.words, frozenset())
+        needed = call.needs
         turn = cycle(sorted(needed))
         yield call, next(by_need[next(turn)]) if needed else nobody
         if call.words in WHOLE:

@@ -186,6 +186,7 @@ def test_a_slow_fsync_delays_spooled_answers_and_loses_no_delivery(world: Ingres
 
 @needs_strace
 @needs_root
+@pytest.mark.long
 def test_an_ingress_with_a_hanging_disk_ends_when_asked(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()
@@ -257,6 +258,7 @@ def test_a_flipped_bit_loses_one_record_and_is_reported(world: IngressWorld) -> 
         assert running.metric(OPEN) == 1
 
 
+@pytest.mark.long
 def test_a_removed_spool_folder_accepts_no_delivery(world: IngressWorld) -> None:
     with world.ready() as running:
         world.stop()

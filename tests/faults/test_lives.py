@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import silences, vanishing
-from tests.faults.lives import play
+from tests.faults.lives import play, settle
 from tests.faults.lives_plan import LifeSize, plan
 from tests.support.life_world import life_world
 
@@ -38,7 +38,7 @@ def test_a_silence_destroys_nothing_and_the_alert_stands(
 ) -> None:
     settings = silences.SETTINGS | {"RECONCILE_INTERVAL_S": "2"}
     with life_world(tmp_path / "up", kafka_bootstrap, database_admin_url, **settings) as world:
-        assert silences.play(world, silences.settle(world), silences.STORIES[story], 2.0).faults == []
+        assert silences.play(world, settle(world, *silences.SIZE), silences.STORIES[story], 2.0).faults == []
 
 
 @pytest.mark.long
@@ -47,4 +47,4 @@ def test_a_third_that_vanishes_waits_for_an_operator(
     road: str, kafka_bootstrap: str, database_admin_url: str, tmp_path: Path
 ) -> None:
     with life_world(tmp_path / "up", kafka_bootstrap, database_admin_url, **vanishing.SETTINGS) as world:
-        vanishing.ROADS[road](world, vanishing.settle(world))
+        vanishing.ROADS[road](world, settle(world, *vanishing.SIZE))

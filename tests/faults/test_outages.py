@@ -21,7 +21,7 @@ def stage(kafka_bootstrap: str, topic_prefix: str, database_url: str, tmp_path: 
     ("system", "fault"),
     [
         pytest.param("middleware", "unauthorized", marks=pytest.mark.long),
-        ("crm", "error"),
+        pytest.param("crm", "error", marks=pytest.mark.long),
         pytest.param("tokens", "down", marks=pytest.mark.long),
         pytest.param("schemas", "unauthorized", marks=pytest.mark.long),
     ],

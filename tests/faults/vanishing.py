@@ -18,12 +18,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
-from schemas.values import EventType, Json, Key
+from schemas.values import EventType, Key
 from services import engines
 from services.cli.exits import Exit
 from services.cli.show import say
+from tests.faults.lives import CONFIGURATION, settle
 from tests.faults.lives_judge import unequal
 from tests.support.eventually import eventually
 from tests.support.life_world import LifeWorld, life_world
@@ -35,24 +35,13 @@ SETTINGS: Final = {
     "SIMULATOR_RATE_PER_MINUTE": "6000",
     "LIFECYCLE_OPERATOR": "operator",
 }
-_ORGS, _EACH = 4, 10
+SIZE: Final = (4, 10)
+"""Organisations, and integrations of each."""
 REMOVE_LEAST: Final = 5
 """Removals that need no approval, of so few tenants."""
 _SHARE: Final = 0.3
 _HOLDS_S: Final = 10.0
 """Seconds, several runs long, in which the brake must not give way."""
-_CONFIGURATION: Final[Json] = {"crmEndpoint": "https://acme.salesforce.com", "syncInterval": "PT5M"}
-
-
-def settle(world: LifeWorld) -> list[Key]:
-    """Installs the integrations, and returns them once each was seen in a listing."""
-    orgs = [str(uuid4()) for _ in range(_ORGS)]
-    keys = [f"{orgs[number % _ORGS]}:{uuid4()}" for number in range(_ORGS * _EACH)]
-    for key in keys:
-        world.webhook(key, world.change(key, EventType.INSTALLED, _CONFIGURATION, enabled=True), {})
-    eventually(lambda: not unequal(world), 120)
-    world.until_runs(2)
-    return keys
 
 
 def by_listing(world: LifeWorld, keys: Sequence[Key]) -> None:
@@ -96,7 +85,7 @@ def by_webhooks(world: LifeWorld, keys: Sequence[Key]) -> None:
     """
     gone = sorted(keys[: int(len(keys) * _SHARE)])
     for key in gone:
-        state = world.change(key, EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+        state = world.change(key, EventType.UNINSTALLED, CONFIGURATION, enabled=True)
         assert world.webhook(key, state, {}).answer.startswith("200")
     eventually(lambda: _braked(world) == len(gone) - REMOVE_LEAST, 60)
     held_s = time.monotonic() + _HOLDS_S
@@ -108,7 +97,7 @@ def by_webhooks(world: LifeWorld, keys: Sequence[Key]) -> None:
     status, _, errors = world.lifecycle("reconcile", "--now", "--approve", "0" * len(found["digest"]))
     assert status == Exit.UNUSABLE, errors
     # One more is gone: the digest is of another set by now.
-    state = world.change(keys[-1], EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+    state = world.change(keys[-1], EventType.UNINSTALLED, CONFIGURATION, enabled=True)
     assert world.webhook(keys[-1], state, {}).answer.startswith("200")
     eventually(lambda: _held(world)["digest"] != found["digest"], 60)
     status, _, errors = world.lifecycle("reconcile", "--now", "--approve", found["digest"])
@@ -140,7 +129,7 @@ def _held(world: LifeWorld) -> dict[str, Any]:
 
 def _remove(world: LifeWorld, keys: Sequence[Key]) -> None:
     for key in keys:
-        world.change(key, EventType.UNINSTALLED, _CONFIGURATION, enabled=True)
+        world.change(key, EventType.UNINSTALLED, CONFIGURATION, enabled=True)
 
 
 def _plan(world: LifeWorld) -> dict[str, Any]:
@@ -182,7 +171,7 @@ def main(arguments: Sequence[str]) -> int:
                 continue
             with life_world(folder / name, running.kafka_bootstrap, running.database_url, **SETTINGS) as world:
                 try:
-                    road(world, settle(world))
+                    road(world, settle(world, *SIZE))
                     say(f"{name}: {road.__doc__.partition('.')[0]}: as it must be")
                 except AssertionError as error:
                     clean = False

@@ -84,7 +84,7 @@ async def until_due(follower: AuditFollower, *keys: str) -> None:
 
 
 def report(*, read: tuple[str, ...] = (ORG,), held: tuple[HeldOrganisation, ...] = ()) -> RunReport:
-    return RunReport(False, read, ReconcilePlan((), {}, None, {}, 0, 5), (), 0, held, None, {})
+    return RunReport(False, read, ReconcilePlan((), {}, None, {}, 0, 5, ()), (), 0, held, None, {})
 
 
 async def test_keys_wait_over_a_restart_also_while_the_audits_are_away(world: Outside) -> None:

@@ -272,6 +272,7 @@ def test_a_record_or_seal_of_a_stranger_in_the_topic_is_found(trail: Trail) -> N
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_a_sealer_that_fails_holds_up_no_run_and_is_counted_and_logged(trail: Trail) -> None:
     """Into a topic that keeps records for too short a time nothing is written; mended, it is sealed."""
     trail.write(8)
@@ -286,6 +287,7 @@ def test_a_sealer_that_fails_holds_up_no_run_and_is_counted_and_logged(trail: Tr
         assert "retention.ms is 86400000, less than" in line["why"]
 
 
+@pytest.mark.long
 def test_the_sealer_goes_on_after_its_keys_were_rotated(trail: Trail) -> None:
     with trail.reconciler():
         trail.write(20)

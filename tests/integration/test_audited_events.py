@@ -24,7 +24,7 @@ from services.adapters.kafka.tenant_view import TenantView
 from services.core.saga.next_move import HELD_US
 from tests.support.eventually import eventually
 from tests.support.hints import envelope, hint_request
-from tests.support.ingress_process import ORG, Ingress, headers_of, ingress, now_us
+from tests.support.ingress_process import ORG, Ingress, headers_of, now_us
 from tests.support.ledger_process import LedgerBench
 from tests.support.provisioner_process import Scene
 from tests.support.saga_world import STEPS
@@ -92,13 +92,6 @@ def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
     with made.ledger(AUDIT_REMOVAL_GRACE_S=str(GRACE_S)):
         yield made
-
-
-@pytest.fixture(scope="module")
-def edge(bench: LedgerBench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
-    with ingress(bench.bootstrap, bench.prefix, tmp_path_factory.mktemp("ingress")) as running:
-        eventually(lambda: running.get("/readyz").status == 200)
-        yield running
 
 
 @pytest.fixture(scope="module")

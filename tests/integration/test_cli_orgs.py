@@ -26,16 +26,10 @@ from services.cli.exits import Exit
 from services.core.reconcile.audit_gaps import cursor_for
 from services.reconciler.audit_memory import AuditMemory
 from tests.support.genesys_server import FakeGenesys, serving_beside
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 from tests.support.terminal import COLUMNS, on_terminal
 
 OUR_TYPE = "lifecycle-premium-app"
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
 
 
 class OrgsFolder:
@@ -200,6 +194,45 @@ def test_an_existing_file_is_replaced_on_request_only_and_keeps_what_is_not_name
         "integration_types": [OUR_TYPE],
         "name": "Acme",
     }
+
+
+def test_a_file_is_replaced_by_the_beginning_of_its_id_or_its_name_and_a_field_cleared(here: OrgsFolder) -> None:
+    here.add("--integration-type", OUR_TYPE, "--name", "Acme", "--tenant-id-from", "tenantId", "--no-check")
+    words = ("orgs", "add", "--replace", "--no-check")
+    here.run(*words, here.org.org_id[:8], "--clear", "name", "--clear", "integration-type", stdin="new\n")
+    after = here.content()
+    assert (after.pop("client_secret"), after) == (
+        "new",
+        {"org_id": here.org.org_id, "client_id": here.org.client_id, "tenant_id_from": "tenantId"},
+    )
+    here.run(*words, here.org.org_id[:8], "--name", "Acme", stdin="new\n")
+    here.run(*words, "Acme", "--clear", "tenant-id-from", stdin="newer\n")
+    assert here.content()["client_secret"] == "newer"
+    assert "tenant_id_from" not in here.content()
+    before = here.file.read_bytes()
+    for given, said in (
+        (("Acm", "--name", "x"), "has no file"),
+        (("Acme", "--clear", "secret"), "--clear: 'secret'"),
+        (("Acme", "--clear", "name", "--name", "x"), "--clear: name is given by --name as well"),
+    ):
+        status = Exit.NOT_FOUND if given[0] == "Acm" else Exit.UNUSABLE
+        assert said in here.run(*words, *given, stdin="x\n", status=status)
+    assert here.file.read_bytes() == before
+    other = "00000000-0000-4000-8000-000000000009"
+    assert "--clear: goes with --replace" in here.run(
+        "orgs", "add", other, "--client-id", "c", "--clear", "name", stdin="x\n", status=Exit.UNUSABLE
+    )
+    (here.orgs / f"{here.org.org_id[:8]}-0000-4000-8000-000000000001.json").write_text("{}")
+    said = here.run(*words, here.org.org_id[:8], stdin="x\n", status=Exit.UNUSABLE)
+    assert "names 2 organisations" in said
+
+
+def test_a_file_of_an_earlier_release_loses_its_type_with_the_types(here: OrgsFolder) -> None:
+    here.orgs.mkdir()
+    here.file.write_text((here.genesys.orgs / here.file.name).read_text())
+    words = ("orgs", "add", here.org.org_id, "--replace", "--no-check", "--clear", "integration-type")
+    here.run(*words, stdin=here.secret)
+    assert organisations.load(here.orgs).known[here.org.org_id].types == frozenset()
 
 
 def test_a_file_of_an_earlier_release_is_read_and_kept(here: OrgsFolder) -> None:

@@ -65,6 +65,7 @@ async def test_a_group_right_is_checked_once_a_silent_broker_answers(tmp_path: P
 
 @pytest.mark.engines
 @pytest.mark.timeout(120)
+@pytest.mark.long
 async def test_a_right_on_a_group_is_asked_for_again_after_a_coordinator_that_was_silent(tmp_path: Path) -> None:
     wanted = rights(Service.LEDGER, "")
     # The topic of the groups' offsets cannot be made, so no coordinator answers.

@@ -1,9 +1,7 @@
 """Hints alone, between a real ingress, ledger, reconciler and Genesys API: no webhook, and an hour between two runs."""
 
 import contextlib
-import secrets
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,38 +22,12 @@ from tests.support.hints import envelope, hint_request
 from tests.support.ingress_process import Ingress, Line, ingress
 from tests.support.ledger_process import LedgerBench
 from tests.support.reconciler_world import CONFIGURATION, SECOND_LOOK_S, ReconcilerWorld, changed, tenant_of
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 
 pytestmark = pytest.mark.engines
 
 SOON_S = 20.0
 """Seconds; far below the hour between two runs."""
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def edge(bench: LedgerBench, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ingress]:
-    with ingress(bench.bootstrap, bench.prefix, tmp_path_factory.mktemp("ingress")) as running:
-        eventually(lambda: running.get("/readyz").status == 200)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @dataclass
@@ -134,6 +106,7 @@ def test_an_audit_in_a_queue_alone_installs_an_integration_of_which_nobody_heard
     assert (observed.installed, observed.enabled, observed.cause) == (True, True, "recheck")
 
 
+@pytest.mark.long
 def test_a_hint_is_believed_in_seconds_with_the_second_look_that_ships(
     bench: LedgerBench, genesys: Outside, view: TenantView, edge: Ingress, tmp_path: Path
 ) -> None:
@@ -190,6 +163,7 @@ def test_a_thousand_hints_for_a_key_cost_one_read(hinted: Hinted) -> None:
     assert len(world.bench.out(TENANTS, key)) < 20, "and few of them changed the row"
 
 
+@pytest.mark.long
 def test_a_flood_over_many_keys_reads_each_once_and_never_exceeds_the_budget(hinted: Hinted) -> None:
     world, keys = hinted.world, [hinted.world.new_key() for _ in range(40)]
     for key in keys:
@@ -272,6 +246,7 @@ def other_vendors_id(world: ReconcilerWorld) -> str:
     return str(found)
 
 
+@pytest.mark.long
 def test_an_organisation_without_credentials_is_hinted_at_in_vain(hinted: Hinted) -> None:
     world, stranger = hinted.world, f"{uuid4()}:{uuid4()}"
     assert hinted.hint(stranger, "Create") == 200

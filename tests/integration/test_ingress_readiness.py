@@ -32,6 +32,7 @@ def _ready(running: Ingress) -> tuple[int, str]:
     return reply.status, reply.said["checks"]["kafka"]
 
 
+@pytest.mark.long
 def test_an_unreachable_advertised_listener_makes_the_ingress_unready(elsewhere: KafkaBroker, tmp_path: Path) -> None:
     with ingress(elsewhere.bootstrap, "", tmp_path) as running:
         eventually(lambda: "advertised.listeners" in _ready(running)[1])

@@ -229,6 +229,7 @@ def test_the_spool_of_a_killed_process_is_drained_by_the_next_start(world: Ingre
         eventually(lambda: len(folders(world.spool)) == 1)
 
 
+@pytest.mark.long
 def test_the_spool_of_a_running_process_is_not_adopted(world: IngressWorld) -> None:
     with world.ready() as first:
         world.stop()

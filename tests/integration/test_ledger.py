@@ -351,6 +351,7 @@ def test_a_disk_is_recovered_beside_a_running_ledger(bench: LedgerBench) -> None
     assert len(bench.out(TENANTS)) > before
 
 
+@pytest.mark.long
 def test_a_recreated_changelog_ends_a_ledger_with_a_copy_of_the_former_one(bench: LedgerBench) -> None:
     key = new_key()
     with bench.ledger():
@@ -369,6 +370,7 @@ def test_a_recreated_changelog_ends_a_ledger_with_a_copy_of_the_former_one(bench
         bench.receive(body(key), key)
 
 
+@pytest.mark.long
 def test_a_recreated_input_topic_ends_the_running_ledger(bench: LedgerBench) -> None:
     key = new_key()
     worker = bench.start()
@@ -447,6 +449,7 @@ def test_changelogs_that_end_in_transaction_markers_are_recovered(bench: LedgerB
     assert [out.said["revision"] for out in bench.out(EVENTS, key)] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_ledger_raises_its_file_limit_and_reports_a_limit_that_is_too_low(bench: LedgerBench) -> None:
     key = new_key()
     needed = 256 + PARTITIONS * 2 * FILES_PER_TABLE
@@ -494,6 +497,7 @@ def test_a_dead_letter_of_an_oversized_record_has_its_beginning_and_hash(
     eventually(lambda: len(bench.out(EVENTS, key)) == 1)
 
 
+@pytest.mark.long
 def test_a_standby_has_every_row_before_it_takes_over(bench: LedgerBench) -> None:
     keys = [new_key() for _ in range(20)]
     log = bench.folder / "ledger.log"

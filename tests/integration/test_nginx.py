@@ -137,7 +137,9 @@ def written(cluster: TwoIngresses) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["restart", "kill"])
+@pytest.mark.parametrize(
+    "how", [pytest.param(signal.SIGTERM, id="restart", marks=pytest.mark.long), pytest.param(signal.SIGKILL, id="kill")]
+)
 def test_a_rolling_restart_under_load_fails_no_delivery(
     cluster: TwoIngresses, folder: Path, how: signal.Signals
 ) -> None:

@@ -191,6 +191,7 @@ def test_an_uninstall_during_each_create_and_update_leaves_no_resource(stage: St
         assert removed == sorted(removed, reverse=True), case
 
 
+@pytest.mark.long
 def test_a_reinstall_waits_for_each_delete_and_begins_the_next_generation(stage: Stage) -> None:
     cases = _cases(stage, *((system, "delete", fault) for system in reversed(STEPS) for fault in ENDINGS))
     keys = _keys(cases)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import structlog
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from schemas.outcome import Direction, Outcome, State
 from schemas.removal import removals_digest
@@ -21,7 +21,7 @@ from services.adapters.registry.registry import Registry
 from services.adapters.registry.types import Removal, RemovalRules
 from services.core.saga.removal import GenesysSays
 from services.core.unwell import GENESYS_SAYS_INSTALLED, GENESYS_UNREAD, REMOVAL_BRAKED, REMOVAL_REFUSED
-from services.provisioner.confirmation import Confirmation
+from services.provisioner.confirmation import Confirmation, NotAsked
 from services.provisioner.removals import RemovalGate, TurnedAway
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving, serving_beside
@@ -64,12 +64,13 @@ def _operate(scene: Scene, act: Callable[[Registry], Awaitable[T]]) -> T:
 
 def _approve(scene: Scene, keys: Sequence[str]) -> int:
     until_us = clock.now_us() + 3_600_000_000
-    return _operate(
+    approved = _operate(
         scene,
         lambda registry: registry.approve_removals(
             keys, digest=removals_digest(keys), by="ada", reason="closed", expires_us=until_us
         ),
     )
+    return len(approved)
 
 
 def _waits(scene: Scene, of: str, reason: str) -> Outcome:
@@ -140,7 +141,8 @@ def test_a_held_removal_goes_by_an_approval_alone_and_a_reinstall_ends_the_wait(
 
     # Another uninstall neither begins the wait anew nor ends it; nor does a refusal.
     scene.publish_desired([gone(third, 3)])
-    assert _operate(scene, lambda registry: registry.refuse_removals([third], by="ada", reason="an accident")) == 1
+    refused = _operate(scene, lambda registry: registry.refuse_removals([third], by="ada", reason="an accident"))
+    assert refused == [third]
     assert _waits(scene, third, REMOVAL_REFUSED).desired_version == 3
     scene.publish_desired([desired(second, 3, uninstalled_at=2), desired(third, 4)])
     # Tokens from before an uninstall are issued anew, as in a grace period; nothing else is touched.
@@ -287,12 +289,61 @@ async def test_an_answer_of_genesys_holds_a_removal_as_the_setting_says(
             confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
             asked = None if mode == "off" else confirmation
             gate = RemovalGate(registry, RemovalRules(9, 0, 60), asked, needs_answer=mode == "always")
-            found = await gate.enter(Removal(of, 1, number, number), claim.epoch)
+            found = await gate.enter(Removal(of, 1, number, number, 1), claim.epoch)
             reason = HOLDS.get((mode, says))
             assert found == (None if reason is None else TurnedAway(reason, 10.0)), mode
             if mode == "off":
                 assert genesys.calls == []
             await confirmation.close()
+    await registry.close()
+
+
+@pytest.mark.parametrize("mode", ["reachable", "always"])
+async def test_a_contradicted_removal_waits_until_genesys_says_gone_whatever_comes_between(
+    mode: str, database_url: str, tmp_path: Path
+) -> None:
+    of = key(1)
+    identity = of.partition(":")[2]
+    registry = Registry(database_url, schema="lifecycle", lease_s=60, worker="one", on_unreadable=unexpected)
+    await registry.start()
+    await registry.store(untraced([desired(of, 1)]))
+    (claim,) = await registry.claim(1)
+    async with serving(FakeGenesys(_one(of))) as genesys:
+        orgs = _orgs(tmp_path, _one(of))
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation, needs_answer=mode == "always")
+
+        async def enter(version: int) -> TurnedAway | None:
+            return await gate.enter(Removal(of, 1, version, version, 1), claim.epoch)
+
+        contradicted = TurnedAway(GENESYS_SAYS_INSTALLED, 10.0)
+        genesys.add(identity)
+        assert await enter(1) == contradicted
+        file = orgs / f"{_one(of)}.json"
+        whole = file.read_text()
+        file.write_text(whole[:20])
+        assert await enter(1) == contradicted, "half a file says nothing"
+        file.write_text(whole)
+        genesys.lie = _answers(200, id=identity, intendedState="SLEEPING")
+        assert await enter(1) == contradicted, "nor does a state that this release does not know"
+        genesys.lie = _answers(500)
+        assert await enter(1) == contradicted, "nor a fault of Genesys"
+        genesys.lie = lambda _: None
+        await confirmation.close()
+        # Another worker, or this one started again: the contradiction stands in the registry.
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation, needs_answer=mode == "always")
+        genesys.integrations.clear()
+        assert await enter(1) is None
+        genesys.add(identity)
+        file.unlink()
+        again = await enter(2)
+        assert again == (TurnedAway(GENESYS_UNREAD, 10.0) if mode == "always" else None), "another removal"
+        await confirmation.close()
     await registry.close()
 
 
@@ -303,21 +354,113 @@ async def test_few_questions_to_an_organisation_are_under_way_at_once(tmp_path: 
         settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(of))), ProvisionerSettings)
         confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
         found = await asyncio.gather(*(confirmation.ask(of) for _ in range(20)))
-        assert found.count(None) == 16, "they come again, and hold up nobody"
+        assert found.count(NotAsked.CROWDED) == 16, "they come again, and hold up nobody"
         await confirmation.close()
-    assert [says for says in found if says is not None] == [GenesysSays.GONE] * 4
+    assert found.count(GenesysSays.GONE) == 4
 
 
-async def test_after_trouble_of_an_organisation_it_is_not_asked_for_a_while(tmp_path: Path) -> None:
-    of, other = key(1, org=1), key(2, org=2)
+async def test_a_proof_of_former_credentials_proves_nothing_of_the_present_ones(tmp_path: Path) -> None:
+    of = key(1)
+    mine, other = _one(of), "22222222-2222-4222-8222-222222222222"
+    asked, may_answer = (asyncio.Event(), asyncio.Event()), (asyncio.Event(), asyncio.Event())
+
+    async def slowly(number: int, org_id: str) -> AsyncIterator[str]:
+        asked[number].set()
+        await may_answer[number].wait()
+        yield json.dumps({"id": org_id, "name": "org"})
+
+    def answer(request: Request) -> Response | None:
+        if request.url.path.endswith("/organizations/me"):
+            is_former = request.headers["authorization"] == "Bearer token-1"
+            body = slowly(0, mine) if is_former else slowly(1, other)
+            return StreamingResponse(body, media_type="application/json")
+        # Every organisation answers so of an integration that it never had.
+        return JSONResponse({"code": "not.found", "status": 404}, 404) if "/integrations/" in request.url.path else None
+
+    async with serving(FakeGenesys(mine, lie=answer)) as genesys:
+        orgs = _orgs(tmp_path, mine)
+        confirmation = Confirmation(
+            read(_genesys(genesys.url, orgs), ProvisionerSettings), clock.now_us, structlog.get_logger()
+        )
+        former = asyncio.create_task(confirmation.ask(of))
+        await asked[0].wait()
+        given = {"org_id": mine, "client_id": "other", "client_secret": "of another organisation"}
+        (orgs / f"{mine}.json").write_text(json.dumps(given))
+        present = asyncio.create_task(confirmation.ask(of))
+        await asked[1].wait()
+        may_answer[0].set()
+        assert await former is GenesysSays.GONE
+        beside = asyncio.create_task(confirmation.ask(of))
+        may_answer[1].set()
+        assert (await present, await beside) == (GenesysSays.UNREAD, GenesysSays.UNREAD)
+        await confirmation.close()
+
+
+async def test_after_trouble_of_an_organisation_its_removals_are_asked_later_and_none_goes_unasked(
+    database_url: str, tmp_path: Path
+) -> None:
+    of, beside, other = key(1, org=1), key(2, org=1), key(3, org=2)
+    registry = Registry(database_url, schema="lifecycle", lease_s=60, worker="one", on_unreadable=unexpected)
+    await registry.start()
+    await registry.store(untraced([desired(one, 1) for one in (of, beside)]))
+    epochs = {claim.key: claim.epoch for claim in await registry.claim(2)}
     genesys = FakeGenesys(_one(of), lie=_answers(500))
     async with serving(genesys):
         settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(of), _one(other))), ProvisionerSettings)
         confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
-        assert await confirmation.ask(of) is GenesysSays.UNREAD
+        gate = RemovalGate(registry, RemovalRules(9, 0, 60), confirmation)
+        assert await gate.enter(Removal(of, 1, 1, 1, 1), epochs[of]) is None, "reachable goes on after its own question"
         before = len(genesys.calls)
-        assert await confirmation.ask(of) is GenesysSays.UNREAD
+        found = await gate.enter(Removal(beside, 1, 1, 1, 1), epochs[beside])
+        assert found == TurnedAway(GENESYS_UNREAD, 10.0)
+        assert await confirmation.ask(beside) is NotAsked.LATER
         assert len(genesys.calls) == before
         genesys.org_id, genesys.lie = _one(other), lambda _: None
         assert await confirmation.ask(other) is GenesysSays.GONE, "another organisation is asked"
+        await confirmation.close()
+    await registry.close()
+
+
+async def test_an_odd_answer_about_one_integration_silences_no_other(tmp_path: Path) -> None:
+    odd, well = key(1), key(2)
+    identity = odd.partition(":")[2]
+    answers = {
+        "another integration": JSONResponse({"id": "b", "intendedState": "ENABLED"}),
+        "no fields": JSONResponse({}),
+        "forbidden": JSONResponse({"code": "not.authorized", "status": 403}, 403),
+    }
+    for case, answer in answers.items():
+        lie = lambda request, answer=answer: answer if request.url.path.endswith(identity) else None  # noqa: E731
+        async with serving(FakeGenesys(_one(odd), lie=lie)) as genesys:
+            settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(odd))), ProvisionerSettings)
+            confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
+            assert await confirmation.ask(odd) is GenesysSays.UNREAD, case
+            assert await confirmation.ask(well) is GenesysSays.GONE, case
+            await confirmation.close()
+
+
+@pytest.mark.parametrize("status", [200, 429])
+async def test_a_spent_budget_is_asked_later_and_is_no_missing_answer(status: int, tmp_path: Path) -> None:
+    first, second = key(1), key(2)
+    headers = {"inin-ratelimit-count": "300", "inin-ratelimit-allowed": "300", "inin-ratelimit-reset": "50"}
+    if status == 429:
+        headers["retry-after"] = "50"
+
+    def answer(request: Request) -> Response | None:
+        if "/integrations/" not in request.url.path:
+            return None
+        body = {
+            "id": request.url.path.rpartition("/")[2],
+            "intendedState": "DELETED",
+            "integrationType": {"id": "ours"},
+        }
+        return JSONResponse(body, status, headers)
+
+    async with serving(FakeGenesys(_one(first), lie=answer)) as genesys:
+        settings = read(_genesys(genesys.url, _orgs(tmp_path, _one(first))), ProvisionerSettings)
+        confirmation = Confirmation(settings, clock.now_us, structlog.get_logger())
+        assert await confirmation.ask(first) is (GenesysSays.GONE if status == 200 else NotAsked.LATER)
+        calls = len(genesys.calls)
+        assert await confirmation.ask(second) is NotAsked.LATER
+        assert len(genesys.calls) == calls, "a refused request costs the patience of Genesys"
         await confirmation.close()

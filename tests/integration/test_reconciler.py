@@ -1,8 +1,8 @@
 """The reconciler between a real Genesys API, a real ledger and Kafka: differences are observed, lies change nothing."""
 
-import secrets
+import asyncio
+import gc
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import httpx2
@@ -11,44 +11,57 @@ import pytest
 from schemas.event import Recheck
 from services.adapters.kafka.tenant_view import TenantView
 from services.adapters.process.clock import now_us
+from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
+from services.adapters.process.settings import ReconcilerSettings
 from services.cli.exits import Exit
 from services.cli.reconcile_text import Commands, print_run, status_of
 from services.core.reconcile.reconcile import Action
 from services.operations.reconciliation import ReportScope
+from services.reconciler.report import RunReport
+from services.reconciler.run import RunRequest, open_resources, run
 from tests.support.eventually import eventually
 from tests.support.genesys_server import FakeGenesys, serving_beside
 from tests.support.ledger_process import LedgerBench
 from tests.support.reconciler_world import CONFIGURATION, ReconcilerWorld, changed, tenant_of
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 from tests.support.terminal import COLUMNS, on_terminal
 
 pytestmark = pytest.mark.engines
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture
 def world(bench: LedgerBench, genesys: Outside, view: TenantView, tmp_path: Path) -> Iterator[ReconcilerWorld]:
     yield ReconcilerWorld(bench, genesys, tmp_path, view)
     genesys.heal()
+
+
+def test_a_run_holds_the_configurations_of_differing_keys_alone(world: ReconcilerWorld) -> None:
+    marked = {**CONFIGURATION, "mapping": {"mark": world.new_key()}}
+    agreeing, differing = [world.new_key() for _ in range(3)], world.new_key()
+    for key in (*agreeing, differing):
+        world.install(key, marked)
+    world.know(differing, configuration={**marked, "syncInterval": "PT1M"})
+    held: list[int] = []
+
+    async def count_held() -> None:
+        # The plan exists, and nothing is published yet: all that a run has read is still held.
+        held.append(
+            sum(
+                type(found) is dict and found.get("mapping") == marked["mapping"] and found is not marked
+                for found in gc.get_objects()
+            )
+        )
+
+    async def run_and_count() -> RunReport:
+        resources = open_resources(read(world.environ, ReconcilerSettings), now_us, count_held)
+        try:
+            return await run(resources, RunRequest(orgs=[world.org_id]))
+        finally:
+            await resources.close()
+
+    assert {line.key for line in asyncio.run(run_and_count()).lines} == {differing}
+    assert held == [1]
 
 
 def test_unreported_drift_is_observed_and_folded(world: ReconcilerWorld) -> None:
@@ -84,7 +97,9 @@ def test_a_dry_run_publishes_and_remembers_no_observation(world: ReconcilerWorld
     assert report.as_json()["plan"][0]["action"] == "install"
 
 
-@pytest.mark.parametrize("lie", ["unauthorized", "refuse", "error", "empty", "missing_page", "down"])
+@pytest.mark.parametrize(
+    "lie", ["unauthorized", "refuse", pytest.param("error", marks=pytest.mark.long), "empty", "missing_page", "down"]
+)
 def test_a_lying_or_unreachable_api_publishes_no_observation(world: ReconcilerWorld, lie: str) -> None:
     here, gone = world.new_key(), world.new_key()
     world.install(here)
@@ -259,6 +274,7 @@ def test_an_integration_with_null_properties_leaves_the_others_read(world: Recon
     eventually(lambda: changed(world, keys[4], enabled=False))
 
 
+@pytest.mark.long
 def test_the_service_shows_the_state_after_an_operators_run(world: ReconcilerWorld) -> None:
     keys = [world.new_key() for _ in range(7)]
     for key in keys:
@@ -365,6 +381,7 @@ def test_the_service_repeats_its_runs_and_ends_on_sigterm(world: ReconcilerWorld
         assert 'lifecycle_reconciler_observations_total{cause="recheck"}' in answer
 
 
+@pytest.mark.long
 def test_the_service_reads_a_tenant_as_soon_as_it_is_active(world: ReconcilerWorld) -> None:
     other, fresh = world.new_key(), world.new_key()
     world.install(other)

@@ -1,9 +1,8 @@
 """Lost webhooks are noticed by Genesys' audits alone: a real ledger and Kafka, a listing once an hour."""
 
 import json
-import secrets
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -22,19 +21,6 @@ pytestmark = pytest.mark.engines
 INTERVAL_S = 1.0
 SOON_S = 10 * INTERVAL_S
 """An interval, a second to settle, two looks a second apart, and a busy machine."""
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture

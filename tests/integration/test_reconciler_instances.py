@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,31 +23,12 @@ from services.engines import child_process
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench, body
 from tests.support.reconciler_world import CONFIGURATION, ReconcilerWorld, changed, tenant_of
-from tests.support.simulator_process import Outside, outside
+from tests.support.simulator_process import Outside
 
 pytestmark = [pytest.mark.engines, pytest.mark.long]
 
 TAKE_OVER_S = 60.0
 """Generous: a session is 8 s, and the machine may be busy."""
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def genesys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outside]:
-    with outside(tmp_path_factory.mktemp("outside")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture

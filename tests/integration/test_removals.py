@@ -47,16 +47,17 @@ async def other(registry: Registry, database_url: str) -> AsyncIterator[Registry
     await opened.close()
 
 
+def _wanted(of: str, version: int, *, installed: bool = True, installed_at: int = 1) -> Desired:
+    """A version of a key; the configuration has the one character that PostgreSQL's text cannot hold."""
+    return Desired(
+        key=of, version=version, installed=installed, enabled=installed, configuration={"note": "a\0b"},
+        tenant_id="acme", installed_at=installed_at, uninstalled_at=None if installed else version,
+    )  # fmt: skip
+
+
 async def _leased(registry: Registry, number: int) -> list[Claim]:
     """Leases of so many installed keys."""
-    wanted = [
-        Desired(
-            key=key(n), version=1, installed=True, enabled=True, configuration={}, tenant_id="acme", installed_at=1,
-            uninstalled_at=None,
-        )
-        for n in range(number)
-    ]  # fmt: skip
-    await registry.store(untraced(wanted))
+    await registry.store(untraced([_wanted(key(n), 1) for n in range(number)]))
     return sorted(await registry.claim(number), key=lambda claim: claim.key)
 
 
@@ -67,8 +68,10 @@ async def _write(registry: Registry, claim: Claim, phase: Phase, generation: int
     assert await registry.write(claim, journal, (), due_in_s=HOUR_S, release=True) == Written()
 
 
-async def _ask(registry: Registry, claim: Claim, teardown: int = 1, generation: int = 1) -> RemovalVerdict:
-    removal = Removal(claim.key, generation, teardown, teardown)
+async def _ask(
+    registry: Registry, claim: Claim, teardown: int = 1, generation: int = 1, installed_at: int = 1
+) -> RemovalVerdict:
+    removal = Removal(claim.key, generation, teardown, teardown, installed_at)
     return await registry.admit_removal(removal, claim.epoch, limit=LIMIT, window_s=HOUR_S)
 
 
@@ -80,9 +83,19 @@ async def _storm(registry: Registry, number: int) -> list[Claim]:
     """So many removals, of which the brake admits five; every teardown waits."""
     claims = await _leased(registry, number)
     assert await _all_ask(registry, claims) == [ADMITTED] * LIMIT + [HELD] * (number - LIMIT)
-    for claim in claims:
-        await _write(registry, claim, Phase.REMOVING)
+    await _uninstall(registry, claims, 2)
     return claims
+
+
+async def _uninstall(
+    registry: Registry, claims: Sequence[Claim], version: int, *, generation: int = 1, installed_at: int = 1
+) -> None:
+    """Stores an uninstall of each leased key, and writes that the teardown waits."""
+    for claim in claims:
+        claim.desired = _wanted(claim.key, version, installed=False, installed_at=installed_at)
+    await registry.store(untraced([claim.desired for claim in claims]))
+    for claim in claims:
+        await _write(registry, claim, Phase.REMOVING, generation)
 
 
 async def _again(registry: Registry, claim: Claim) -> RemovalVerdict:
@@ -96,7 +109,7 @@ async def _again(registry: Registry, claim: Claim) -> RemovalVerdict:
 
 async def _approve(registry: Registry, keys: Sequence[str], **given: object) -> int:
     asked = {"digest": removals_digest(keys), "by": "ada", "reason": "closed", "expires_us": in_an_hour()} | given
-    return await registry.approve_removals(keys, **asked)  # type: ignore[arg-type]
+    return len(await registry.approve_removals(keys, **asked))  # type: ignore[arg-type]
 
 
 async def test_the_limit_goes_and_the_rest_is_held_for_as_long_as_it_takes(
@@ -171,11 +184,48 @@ async def test_an_approval_may_come_before_its_removal(registry: Registry) -> No
     assert await _again(registry, claims[6]) is HELD
 
 
+async def test_an_approval_is_for_the_install_that_it_was_given_for(registry: Registry) -> None:
+    claims = await _storm(registry, 8)
+    held = [claim.key for claim in claims[5:]]
+    assert await _approve(registry, held) == 3
+    # Two are installed again before the approval was used: a life goes on in its generation, or another one begins.
+    await registry.store(untraced([_wanted(of, 3, installed_at=2) for of in held[:2]]))
+    revived, anew, untouched = sorted(await registry.claim(10), key=lambda claim: claim.key)
+    assert await _ask(registry, revived, teardown=4, installed_at=2) is HELD, "it is another removal"
+    assert await _ask(registry, anew, teardown=4, generation=2, installed_at=2) is HELD
+    assert await _ask(registry, untouched) is ADMITTED
+    await _uninstall(registry, [revived], 4, installed_at=2)
+    await _uninstall(registry, [anew], 4, generation=2, installed_at=2)
+    assert await _approve(registry, held[:2]) == 2
+    revived, anew = sorted(await registry.claim(10), key=lambda claim: claim.key)
+    assert await _ask(registry, revived, teardown=4, installed_at=2) is ADMITTED
+    assert await _ask(registry, anew, teardown=4, generation=2, installed_at=2) is ADMITTED
+
+
+async def test_a_removal_whose_integration_is_installed_again_takes_no_approval(registry: Registry) -> None:
+    claims = await _storm(registry, 6)
+    held = claims[5].key
+    await registry.store(untraced([_wanted(held, 3, installed_at=2)]))
+    assert await _approve(registry, [held]) == 0, "the life is about to go on"
+
+
+async def test_a_second_uninstall_after_an_approved_one_asks_again(registry: Registry) -> None:
+    claims = await _storm(registry, 6)
+    approved = claims[5].key
+    assert await _approve(registry, [approved]) == 1
+    assert await _again(registry, claims[5]) is ADMITTED
+    await registry.store(untraced([_wanted(approved, 3, installed_at=2)]))
+    again = await registry.claim_one(approved)
+    assert again is not None
+    assert await _ask(registry, again, teardown=4, generation=2, installed_at=2) is HELD
+
+
 async def test_a_refused_removal_stays_held_until_it_is_approved(registry: Registry) -> None:
     claims = await _storm(registry, 7)
     held = [claim.key for claim in claims[5:]]
     assert await _approve(registry, held) == 2
-    assert await registry.refuse_removals([claims[0].key, held[0]], by="ada", reason="an accident") == 1
+    refused = await registry.refuse_removals([claims[0].key, held[0]], by="ada", reason="an accident")
+    assert refused == [held[0]], "the other was admitted, and cannot be taken back"
     assert {claim.key for claim in await registry.claim(10)} == set(held)
     first, second = await registry.held_removals()
     assert (first.key, first.refused_by, second.refused_by) == (held[0], "ada", None)
@@ -188,7 +238,7 @@ async def test_a_refusal_withdraws_the_approval_and_an_approval_the_refusal(regi
     claims = await _storm(registry, 6)
     held = claims[5].key
     assert await _approve(registry, [held]) == 1
-    assert await registry.refuse_removals([held], by="ada", reason="an accident") == 1
+    assert await registry.refuse_removals([held], by="ada", reason="an accident") == [held]
     assert await _again(registry, claims[5]) is REFUSED
     assert await _approve(registry, [held]) == 1
     assert (await registry.removal_counts(RULES)).refused == 0
@@ -215,7 +265,7 @@ async def test_a_worker_whose_lease_was_taken_over_renames_no_held_removal(
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as session:
         await session.execute("UPDATE lifecycle.sagas SET epoch = epoch + 1 WHERE key = %s", (zombie.key,))
         # The same version, and a begin that is never committed: the next second uninstall would find neither.
-        late = Removal(zombie.key, 1, 99, 1)
+        late = Removal(zombie.key, 1, 99, 1, 1)
         assert await registry.admit_removal(late, zombie.epoch, limit=LIMIT, window_s=HOUR_S) is HELD
         asked = "SELECT began_us, version FROM lifecycle.removals WHERE key = %s"
         assert await (await session.execute(asked, (zombie.key,))).fetchall() == [(1, 1)]
@@ -247,7 +297,7 @@ async def test_a_life_that_was_revived_is_asked_for_anew(registry: Registry) -> 
 async def test_an_admitted_removal_that_genesys_does_not_confirm_is_counted_by_the_reason(registry: Registry) -> None:
     (claim,) = await _leased(registry, 1)
     assert await _ask(registry, claim) is ADMITTED
-    removal = Removal(claim.key, 1, 1, 1)
+    removal = Removal(claim.key, 1, 1, 1, 1)
     assert await registry.note_unconfirmed(removal, Unconfirmed.INSTALLED) < 60
     await _write(registry, claim, Phase.REMOVING)
     assert (await registry.removal_counts(RULES)).unconfirmed == {Unconfirmed.INSTALLED: 1}
@@ -277,10 +327,10 @@ async def test_a_worker_that_dies_before_its_commit_uses_up_no_second_approval(r
     await _write(registry, late, Phase.ACTIVE)
     assert await _approve(registry, [late.key]) == 1
     admitted = [
-        await registry.admit_removal(Removal(late.key, 1, began, version), late.epoch, limit=LIMIT, window_s=HOUR_S)
+        await registry.admit_removal(Removal(late.key, 1, began, version, 1), late.epoch, limit=LIMIT, window_s=HOUR_S)
         # The begin of a dead worker's turn was never written; a second uninstall keeps the begin.
         for began, version in ((10, 7), (11, 7), (11, 8))
     ]
     assert admitted == [ADMITTED] * 3
-    assert await registry.admit_removal(Removal(late.key, 1, 12, 9), late.epoch, limit=LIMIT, window_s=HOUR_S) is HELD
+    assert await _ask(registry, late, teardown=12) is HELD
     assert await _again(registry, claims[0]) is ADMITTED

@@ -14,7 +14,7 @@ from tests.support.simulator_process import ORG, Outside, outside
 
 KEY = f"{ORG}:a1b2c3d4-e5f6-7890-abcd-ef1234567890"
 """Of the tests that have a simulator of their own; the others have `key`."""
-SYSTEMS = {"middleware", "crm", "schemas", "subscriptions", "tokens", "archive"}
+SYSTEMS = {"middleware", "crm", "schemas", "subscriptions", "tokens", "archive", "accounts"}
 
 
 @pytest.fixture

@@ -135,6 +135,7 @@ def test_a_foreign_writer_of_the_changelog_ends_the_worker(bench: Bench) -> None
         eventually(lambda: set(bench.said()) >= {b"seen|bbbbbbbb|k|2", b"seen|cccccccc|k|3"})
 
 
+@pytest.mark.long
 def test_a_foreign_writer_is_noticed_by_an_idle_worker(bench: Bench) -> None:
     watchful = Bench(replace(bench.counted, look_s=0.5), bench.folder)
     worker = watchful.start()
@@ -162,6 +163,7 @@ def test_a_changelog_with_another_partition_count_is_refused(bench: Bench) -> No
     assert "one partition count" in bench.ends_with(bench.start(), WorkerExit.METADATA)
 
 
+@pytest.mark.long
 def test_a_recreated_changelog_ends_a_worker_with_a_copy_of_the_former_one(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, (b"k", A), (b"k", B), (b"k", C))
@@ -187,7 +189,7 @@ def test_a_gap_in_the_input_ends_the_worker_before_a_later_offset_is_committed(b
     assert sorted(set(bench.said())) == [b"seen|%08d|k|%d" % (number, number + 1) for number in range(10)]
 
 
-@pytest.mark.parametrize("how", ["silence", "unseen"])
+@pytest.mark.parametrize("how", ["silence", pytest.param("unseen", marks=pytest.mark.long)])
 def test_a_stalled_partition_ends_the_worker(bench: Bench, how: str) -> None:
     bench.write(bench.events, (b"k", A))
     said = bench.ends_with(bench.start(done_to_it=how), WorkerExit.STALL)
@@ -215,6 +217,7 @@ def test_records_removed_before_they_were_read_are_reported_as_lost(bench: Bench
     assert "records 3 to 6 are gone" in said
 
 
+@pytest.mark.long
 def test_records_removed_after_the_group_lost_its_offsets_are_reported_as_lost(bench: Bench) -> None:
     with bench.worker():
         bench.write(bench.events, *[(b"k", b"%08d" % number) for number in range(10)])
@@ -228,6 +231,7 @@ def test_records_removed_after_the_group_lost_its_offsets_are_reported_as_lost(b
     assert f"{bench.events}[0]: no offset is committed any more (7 to 10): records 0 to 6 are gone" in said
 
 
+@pytest.mark.long
 def test_a_takeover_interrupted_by_a_rebalance_is_left_to_the_next_assignment(bench: Bench) -> None:
     first = bench.start("one", done_to_it="late")
     eventually(lambda: "it takes its time" in first.log_path.read_text())
@@ -366,6 +370,7 @@ def test_transaction_markers_in_an_input_count_as_read_and_aborted_records_are_s
     assert bench.said() == [b"seen|bbbbbbbb|k|1", b"seen|cccccccc|k|2"]
 
 
+@pytest.mark.long
 def test_records_held_back_by_an_open_transaction_are_read_once_it_ends(bench: Bench) -> None:
     with bench.worker():
         with _copier(bench).open(bench.events, _in_zero((b"k", A))):

@@ -1,6 +1,6 @@
 """Any answers of Genesys in any order of runs: no tenant is removed without information, and agreement is silent."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,12 +9,14 @@ from schemas.event import Observed
 from schemas.removal import REMOVE_LEAST
 from schemas.tenant import Stage, Tenant
 from schemas.values import Key
+from services.core.reconcile.observed_state import released
 from services.core.reconcile.reconcile import Memory, ReconcilePlan, Sight, Tenants, compare, remember
 from tests.support.genesys_worlds import (
     AMBIGUOUS,
     CLIENT,
     HOUR_US,
     LOOK_US,
+    MAC_KEY,
     NOW_US,
     configuration_mac,
     key_of,
@@ -130,6 +132,20 @@ def test_a_plan_depends_on_its_arguments_only(world: World, tenants: Tenants) ->
     assert run(world, tenants, memory, NOW_US) == first
     again = run(world, tenants, {**memory, **first.memory}, NOW_US)
     assert (again.lines, again.memory) == (first.lines, first.memory)
+
+
+@settings(deadline=None)
+@given(worlds, tenants, st.sampled_from((CLIENT, None)))
+def test_a_plan_without_the_configurations_that_agree_is_the_same(
+    world: World, tenants: Tenants, seen_by: str | None
+) -> None:
+    memory = {key_of(number): Sight(seen_by) for number in NUMBERS}
+    told = reading({n: s for n, s in world.items() if s not in (GONE, SILENT)})
+    left = released(told, organisation(), tenants, MAC_KEY)
+    with_all, without = (compare([(one, organisation())], tenants, memory, rules()) for one in (told, left))
+    assert (without.lines, without.memory) == (with_all.lines, with_all.memory)
+    looks = {key: replace(look, configuration=None) for key, look in with_all.looks.items()}
+    assert {key: replace(look, configuration=None) for key, look in without.looks.items()} == looks
 
 
 @settings(deadline=None)

@@ -45,7 +45,7 @@ def environment(service: str, shell: Mapping[str, str] | None = None) -> dict[st
 def mounts(service: str) -> dict[str, tuple[str, bool]]:
     """The path of each mount of a service to its volume or folder, and true where it may be written."""
     found = {}
-    for text in file()["services"][service]["volumes"]:
+    for text in file()["services"][service].get("volumes", ()):
         volume, path, *how = text.split(":")
         found[path] = (volume, how != ["ro"])
     return found

@@ -65,7 +65,8 @@ def reading(
     at_us: int = NOW_US,
     client_id: str = CLIENT,
 ) -> Reading:
-    """A whole reading of ORG; every integration has CONFIGURATION unless `properties` says otherwise."""
+    """A whole reading of ORG; every integration has CONFIGURATION unless `properties` says otherwise:
+    what that leaves out was asked for, and not read."""
     told = dict.fromkeys(states, CONFIGURATION) if properties is None else properties
     return Reading(
         org_id=ORG,
@@ -74,6 +75,7 @@ def reading(
         integrations={integration_id(n): Integration(integration_id(n), state, "ours") for n, state in states.items()},
         absent=frozenset(integration_id(n) for n in absent),
         configurations={integration_id(n): given for n, given in told.items()},
+        unread={integration_id(n): "it was not read" for n in states.keys() - told.keys()},
     )
 
 

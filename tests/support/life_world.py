@@ -78,6 +78,7 @@ class Told:
         key: The integration.
         what: The event of a webhook, or the action of a hint.
         dated_us: `eventTimestamp`, or `eventTime` of a hint.
+        change_us: Time of the change that it tells of.
         retry: Retry count that the body names.
         is_hint: True for a hint.
         restamped: True if `dated_us` is no time of the change.
@@ -88,6 +89,7 @@ class Told:
     key: Key
     what: str
     dated_us: int
+    change_us: int
     retry: int
     is_hint: bool
     restamped: bool
@@ -138,7 +140,7 @@ class LifeWorld:
         sent = Sent(state.event, org, identity, tenant_of(key), state.configuration, dated_us, metadata)
         raw = webhook_sent.body(sent, retry)
         answer = self._post(WEBHOOK_PATH, raw, sender.headers(self._secret, raw, now_us()))
-        told = Told(now_us(), key, state.event.value, dated_us, retry, False, restamped, answer)
+        told = Told(now_us(), key, state.event.value, dated_us, state.before_us, retry, False, restamped, answer)
         self.told.append(told)
         return told
 
@@ -147,7 +149,7 @@ class LifeWorld:
         raw = json.dumps(envelope(key, ACTIONS[state.event], state.before_us)).encode()
         fields = {"Content-Type": "application/json", SECRET_HEADER: self._hint_secret}
         answer = self._post(f"{HINT_PATH}{_HINTS}", raw, fields)
-        told = Told(now_us(), key, ACTIONS[state.event], state.before_us, 0, True, False, answer)
+        told = Told(now_us(), key, ACTIONS[state.event], state.before_us, state.before_us, 0, True, False, answer)
         self.told.append(told)
         return told
 

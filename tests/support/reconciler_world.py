@@ -72,10 +72,10 @@ class ReconcilerWorld:
         """Remove an integration from Genesys, and tell nobody."""
         httpx2.delete(self._control(key)).raise_for_status()
 
-    def install(self, key: Key) -> None:
+    def install(self, key: Key, configuration: Json | None = None) -> None:
         """Genesys knows it, and the webhook came."""
-        self.know(key)
-        self.bench.receive(body(key, tenantId=tenant_of(key), configuration=CONFIGURATION), key)
+        self.know(key, configuration=configuration)
+        self.bench.receive(body(key, tenantId=tenant_of(key), configuration=configuration or CONFIGURATION), key)
         eventually(lambda: self.tenant(key).installed)
 
     def conclude(self, key: Key) -> None:

@@ -75,7 +75,7 @@ class Saga:
         raise AssertionError(f"no rest: {self.journal}")
 
     async def _call(self, move: Called, until: Callable[[Answer], bool] | None) -> bool:
-        prepared = self.caller.prepare(self.key, 1, self.journal, move)
+        prepared = self.caller.prepare(self.key, 1, self.journal, move, now_us=self.now_us)
         answer = await self.caller.call(prepared) if isinstance(prepared, Call) else prepared
         self.journal = settle(self.journal, move, answer, self.now_us, Pace())
         self.now_us += 1_000

@@ -90,6 +90,7 @@ class Mode(StrEnum):
     OPERATOR_REFUSED = "the operator is refused"
     CONTRADICTED = "shows something that is not ours"
     UNSHOWN = "done, and not shown"
+    UNDER_WAY = "taken, and under way"
     LOST_WITH_EFFECT = "lost with effect"
     LOST_WITHOUT = "lost without effect"
     BROKEN = "answered in a way nobody foresaw"
@@ -150,10 +151,14 @@ class OutsideSystems:
             mode = Mode.REFUSED
         if verb is Verb.READ and mode in {Mode.REFUSED, Mode.CONTRADICTED}:
             self.blind.add((step, generation))
-        if mode in {Mode.WELL, Mode.LOST_WITH_EFFECT, Mode.UNSHOWN}:
+        if mode is Mode.UNDER_WAY and verb is Verb.READ:
+            return Unknown("not ready", 5.0, succeeded=True, pending=True)
+        if mode in {Mode.WELL, Mode.LOST_WITH_EFFECT, Mode.UNSHOWN, Mode.UNDER_WAY}:
             answer = self._effect(step, verb, generation, inputs, idempotency)
             if mode is Mode.UNSHOWN and verb in {Verb.CREATE, Verb.UPDATE}:
                 return Unknown("not shown", succeeded=True)
+            if mode is Mode.UNDER_WAY:
+                return Unknown("taken", 5.0, succeeded=True, pending=True, outputs={"job": f"{step}.{generation}"})
             return Unknown("lost") if mode is Mode.LOST_WITH_EFFECT else answer
         answers: dict[Mode, Answer] = {
             Mode.REFUSED: Refused("no"),

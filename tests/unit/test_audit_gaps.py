@@ -23,7 +23,7 @@ from services.core.reconcile.audit_gaps import (
     unsettled,
 )
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US
-from services.core.reconcile.reconcile import Action, PlanLine
+from services.core.reconcile.reconcile import Action, AuditedRemoval, PlanLine
 from tests.support.genesys_worlds import CLIENT, HOUR_US, NOW_US, ORG, integration_id, key_of
 
 SECOND_US = 1_000_000
@@ -108,11 +108,15 @@ def test_an_old_audit_does_not_shorten_the_wait_of_a_new_one() -> None:
     assert (wait.since_us, wait.newest_us) == (NOW_US, NOW_US)
 
 
+REMOVED = {key_of(1): AuditedRemoval(CLIENT, NOW_US - 20 * SECOND_US)}
+"""Evidence of an audit that is 20 s old."""
+
+
 def test_the_newest_audit_by_genesys_clock_tells_if_the_integration_was_removed() -> None:
     created, deleted = audit(1, "Create", NOW_US - 40 * SECOND_US), audit(1, "Delete", NOW_US - 20 * SECOND_US)
     for order in ((created, deleted), (deleted, created)):
-        assert removals([taken(CURSOR, *order)]) == {key_of(1): CLIENT}
-        assert removals([taken(taken(CURSOR, order[0]), order[1])]) == {key_of(1): CLIENT}
+        assert removals([taken(CURSOR, *order)]) == REMOVED
+        assert removals([taken(taken(CURSOR, order[0]), order[1])]) == REMOVED
     again = audit(1, "Restore", NOW_US - 10 * SECOND_US)
     assert removals([taken(CURSOR, deleted, again)]) == removals([taken(CURSOR, again, deleted)]) == {}
     assert removals([taken(CURSOR, audit(1, "Delete", None))]) == {}, "without a time nothing is newest"
@@ -124,11 +128,14 @@ def test_the_removal_of_a_part_or_of_an_unknown_entity_is_no_evidence(kind: str)
 
 
 def test_evidence_belongs_to_the_credentials_that_read_it_and_goes_with_the_key() -> None:
-    held = taken(CURSOR, audit(1, "Delete"))
+    told_us = NOW_US - 20 * SECOND_US
+    held = taken(CURSOR, audit(1, "Delete", told_us))
     other = cursor_for(held, "client-2", NOW_US)
     assert removals([other]) == {}
-    assert removals([taken(other, audit(1, "Delete"))]) == {key_of(1): "client-2"}
-    assert removals([settle(held, {key_of(1)}, {key_of(1)}, NOW_US + SETTLE_US, SETTLE_US)]) == {key_of(1): CLIENT}
+    assert removals([taken(other, audit(1, "Delete"))]) == {
+        key_of(1): AuditedRemoval("client-2", NOW_US - 30 * SECOND_US)
+    }
+    assert removals([settle(held, {key_of(1)}, {key_of(1)}, NOW_US + SETTLE_US, SETTLE_US)]) == REMOVED
     assert removals([settle(held, {key_of(1)}, (), NOW_US + SETTLE_US, SETTLE_US)]) == {}
 
 

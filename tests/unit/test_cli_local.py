@@ -49,6 +49,48 @@ def test_an_up_with_prometheus_starts_nothing_where_it_is_not_installed(tmp_path
     assert not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("TENANTS_FILE", None, "No such file"),
+        ("TENANTS_FILE", "[]", "must be a JSON object"),
+        ("PLAN_FILE", None, "No such file"),
+        ("PLAN_FILE", "[[step]]\nname = 1", "step 1"),
+    ],
+)
+def test_an_up_whose_provisioner_could_not_start_starts_nothing(
+    name: str, content: str | None, said: str, tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "given").write_text(content)
+    done = lifecycle("up", "--state-dir", "state", cwd=tmp_path, **{name: "given", "PYTHONPATH": str(Path.cwd())})
+    assert done.returncode == Exit.UNUSABLE, done.stderr
+    assert f"{name}: given: " in done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("orgs", "list"), ("tenants", "list"), ("orgs", "list", "--state-dir", ".lifecycle")], ids=" ".join
+)
+def test_a_command_beside_an_up_that_starts_says_so(words: tuple[str, ...], tmp_path: Path) -> None:
+    folder = tmp_path / ".lifecycle"
+    folder.mkdir()
+    ProcessFile(folder)
+    done = lifecycle(*words, cwd=tmp_path, PYTHONPATH=str(Path.cwd()))
+    assert done.returncode == Exit.UNREACHABLE, done.stdout + done.stderr
+    assert "`lifecycle up` in .lifecycle is still starting" in done.stderr
+
+
+def test_the_doctor_beside_an_up_that_starts_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / ".lifecycle"
+    folder.mkdir()
+    ProcessFile(folder)
+    doctor = lifecycle("doctor", "--json", cwd=tmp_path, PYTHONPATH=str(Path.cwd()))
+    (found,) = [one for one in json.loads(doctor.stdout) if one["what"] == "up"]
+    assert "is still starting" in found["detail"]
+
+
 def test_a_running_up_is_found_and_a_killed_up_is_not(tmp_path: Path) -> None:
     roll = ProcessFile(tmp_path)
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:

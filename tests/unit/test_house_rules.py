@@ -7,11 +7,9 @@ import pytest
 from tests.house_rules import (
     CHANGES_NO_STATE,
     PROVES_NOBODY,
-    ROOT,
     breaches,
     comparisons,
     foreign_changes,
-    main,
     state_changes,
 )
 
@@ -140,13 +138,6 @@ def test_a_change_of_state_is_refused_everywhere_but_in_core(tmp_path: Path) -> 
     assert len(foreign_changes(tmp_path, excepted)) == 1
     (tmp_path / "services/cli/sagas.py").write_text("")
     assert foreign_changes(tmp_path, excepted)[1:] == [f"services/cli/sagas.py: `{call}` is excepted and not there"]
-
-
-@pytest.mark.slow  # `make check` says so as well
-def test_the_tree_keeps_the_rules() -> None:
-    assert breaches(ROOT, PROVES_NOBODY) == []
-    assert foreign_changes(ROOT, CHANGES_NO_STATE) == []
-    assert main() == 0
 
 
 def test_every_exception_has_a_reason() -> None:

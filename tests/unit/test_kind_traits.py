@@ -99,7 +99,10 @@ def test_credentials_from_the_configuration_belong_to_the_tenant(configuration: 
         (("passphrase", "pasphrase"), "step 1 (q): pasphrase: no such key (did you mean passphrase?); kind queue has"),
         (("passphrase", "topics"), "(topics is a key of kind subscription)"),
         (("steps.q.queue", "steps.q.quue"), "no such output (did you mean queue?); q has queue, password"),
-        (('"http"', '"htp"'), "'htp' is none of archive, http, oauth, postgres, queue, subscription"),
+        (
+            ('"http"', '"htp"'),
+            "'htp' is none of archive, http, oauth, postgres, python, queue, rest, script, subscription",
+        ),
     ],
 )
 def test_a_plan_that_misuses_a_new_kind_is_refused_with_the_fault(told: tuple[str, str], fault: str) -> None:

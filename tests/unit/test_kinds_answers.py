@@ -17,7 +17,8 @@ from services.core.saga.calls import (
     Unknown,
     Verb,
 )
-from services.provisioner.kinds.answers import difference, is_ours, meaning, shown, silence
+from services.core.saga.json_values import difference
+from services.provisioner.kinds.answers import is_ours, meaning, shown, silence
 from tests.support.simulator_process import a_call
 
 OURS = {"key": a_call(Verb.READ).key, "generation": 1}

@@ -2,6 +2,7 @@
 
 import pytest
 
+from schemas.removal import removals_digest
 from services.core.reconcile.onboarding import (
     CREATE_MOST,
     HeldOrganisation,
@@ -11,7 +12,7 @@ from services.core.reconcile.onboarding import (
     held_back,
     newcomers,
 )
-from services.core.reconcile.reconcile import Action, PlanLine, Tenants, approval_of, compare
+from services.core.reconcile.reconcile import Tenants, compare
 from services.core.rulings import newcomers_digest
 from tests.support.genesys_worlds import ORG, key_of, organisation, reading, rules, tenant, view
 
@@ -86,8 +87,7 @@ def test_an_approval_names_exactly_its_keys() -> None:
     keys = [key_of(number) for number in range(6)]
     assert newcomers_digest(keys) == newcomers_digest(reversed(keys))
     assert newcomers_digest(keys) != newcomers_digest(keys[:5])
-    gone = [PlanLine(key, Action.REMOVE, "uninstalled") for key in keys]
-    assert approval_of(gone) != newcomers_digest(keys), "an approval to remove creates nobody"
+    assert removals_digest(keys) != newcomers_digest(keys), "an approval to remove creates nobody"
 
 
 def test_a_published_organisation_is_admitted_and_a_held_one_is_not() -> None:

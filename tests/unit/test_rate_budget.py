@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.adapters.genesys.answers import ServerTrouble
+from services.adapters.genesys.answers import ServerTrouble, Unanswered
 from services.adapters.genesys.rate_budget import RateBudget
 
 
@@ -106,3 +106,12 @@ async def test_a_refusal_holds_back_everybody_and_a_long_one_is_told_at_once() -
     await budget.answered({}, refused_s=3600.0)
     with pytest.raises(ServerTrouble, match="no request for another 3600 s"):
         await budget.take()
+
+
+async def test_a_caller_in_a_hurry_is_refused_at_once_instead_of_waiting_for_the_window() -> None:
+    budget = RateBudget(wait_max_s=3)
+    await budget.take()
+    await budget.answered(figures(3, 3, 10))
+    with pytest.raises(ServerTrouble) as refused:
+        await budget.take()
+    assert refused.value.sort is Unanswered.RATE_LIMITED

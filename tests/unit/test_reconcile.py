@@ -11,20 +11,22 @@ from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Json, Key
+from services.core.reconcile.audit_gaps import unsettled
 from services.core.reconcile.onboarding import OrganisationState, held_back
 from services.core.reconcile.reconcile import (
     Action,
+    AuditedRemoval,
     Doubt,
     Memory,
     PlanLine,
     ReconcilePlan,
     ReconcileRules,
+    Removals,
     Sight,
     Tenants,
     compare,
     ids_to_read,
     remember,
-    vouched,
 )
 from tests.support.genesys_worlds import (
     AMBIGUOUS,
@@ -216,20 +218,66 @@ def test_absence_of_a_key_that_these_credentials_never_saw_is_no_information() -
     assert only(twice(other, other, view(tenant(1)))).action is Action.REFUSE
 
 
-def test_an_audit_of_a_removal_stands_for_a_sight_of_the_credentials_that_read_it() -> None:
-    gone, tenants = reading({}, absent=(1,)), view(tenant(1))
-    memory = vouched({}, tenants, {key_of(1): CLIENT, key_of(2): CLIENT})
-    assert memory == {key_of(1): Sight(CLIENT)}, "of a tenant alone"
-    assert only(twice(gone, gone, tenants, memory=memory)).action is Action.REMOVE
-    assert only(planned(gone, tenants, memory)).action is Action.WAIT, "an absence is seen twice all the same"
-    others = vouched({}, tenants, {key_of(1): "client-2"})
-    assert only(twice(gone, gone, tenants, memory=others)).action is Action.REFUSE
+EVENT_US = NOW_US - HOUR_US
+"""The newest event of a tenant, unless a test says otherwise."""
+
+
+def evidence(at_us: int = EVENT_US + 1, client_id: str = CLIENT) -> Removals:
+    """The newest audit of the first tenant says that it was removed."""
+    return {key_of(1): AuditedRemoval(client_id, at_us)}
+
+
+def judged_by_audits(first: Removals, second: Removals, *changes: Tenant) -> list[PlanLine]:
+    """Looks at a tenant that nobody has seen and nobody finds: two runs, one second look apart."""
+    gone, memory, lines = reading({}, absent=(1,)), dict[Key, Sight](), []
+    before, after = changes or (tenant(1), tenant(1))
+    for known, found, now_us in ((before, first, NOW_US), (after, second, LATER_US)):
+        plan = compare([(gone, organisation())], view(known), memory, rules(now_us), removals=found)
+        memory |= plan.memory
+        lines.append(only(plan))
+    assert memory[key_of(1)].seen_by is None, "an audit is no sight, and is not remembered"
+    return lines
+
+
+def test_an_audit_of_a_removal_stands_for_a_sight_in_both_looks() -> None:
+    first, second = judged_by_audits(evidence(), evidence())
+    assert (first.action, second.action) == (Action.WAIT, Action.REMOVE)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (evidence(), {}),
+        ({}, evidence()),
+        (evidence(client_id="client-2"), evidence(client_id="client-2")),
+        (evidence(EVENT_US), evidence(EVENT_US)),
+    ],
+    ids=["settled after the first look", "in the second look alone", "of other credentials", "not after the event"],
+)
+def test_other_audits_of_a_removal_remove_nobody(first: Removals, second: Removals) -> None:
+    assert judged_by_audits(first, second)[1].action is not Action.REMOVE
+
+
+def test_a_reinstall_under_the_same_id_takes_the_evidence_of_an_audit_away() -> None:
+    restored = tenant(1, event_at=NOW_US + 1, updated_at=NOW_US + 1)
+    assert judged_by_audits(evidence(), evidence(), tenant(1), restored)[1].action is Action.REFUSE
 
 
 def test_an_unlisted_integration_without_an_answer_by_id_is_no_information() -> None:
-    silent = reading({2: "ENABLED"})
+    silent = replace(reading({2: "ENABLED"}), unread={integration_id(1): "HTTP 503"})
     plan = twice(silent, silent, view(tenant(1), tenant(2)))
     assert only(plan).action is Action.UNREAD
+
+
+def test_a_key_that_came_into_the_view_while_genesys_was_read_is_not_unread() -> None:
+    before, after = view(tenant(2)), view(tenant(1), tenant(2), tenant(3))
+    told = replace(reading({2: "ENABLED", 3: "ENABLED"}, properties={2: CONFIGURATION}), unread={})
+    by = organisation(integration_types=("other",))
+    assert ids_to_read(told, by, before, None) == ([], [integration_id(2)]), "the reader asked for the others never"
+    plan = planned(told, after, by=by)
+    assert [(line.key, line.action) for line in plan.lines] == [(key_of(1), Action.WAIT), (key_of(3), Action.WAIT)]
+    assert all("came into the view while Genesys was read" in line.reason for line in plan.lines)
+    assert unsettled(plan.lines) == {key_of(1), key_of(3)}, "its audits still ask for a read"
 
 
 def test_an_absence_older_than_a_day_must_be_seen_twice_again() -> None:

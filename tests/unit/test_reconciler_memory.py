@@ -1,6 +1,8 @@
 """The reconciler's memory: kept sights, forgotten sights, and the lock of its folder."""
 
 import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from services.core.reconcile.onboarding import OrganisationState
 from services.core.reconcile.reconcile import Doubt, Sight
 from services.core.rulings import RefusedRemovals
 from services.reconciler.audit_memory import AuditMemory
-from services.reconciler.memory import LastRun, Sights
+from services.reconciler.memory import LastRun, Sights, replace_json
 from tests.support.genesys_worlds import key_of
 
 KEPT = {key_of(1): Sight("client", Doubt("absent", 7), 3), key_of(2): Sight()}
@@ -112,3 +114,24 @@ def test_a_file_with_a_number_that_is_no_time_is_forgotten(tmp_path: Path, numbe
         file.write_text(file.read_text().replace("77", number))
     assert (sights.load(), sights.refusals(), sights.orphans(), sights.last()) == ({}, (), {}, LastRun())
     assert AuditMemory(tmp_path).load() == {}
+
+
+def test_two_writers_of_one_file_never_meet_in_their_temporary_files(tmp_path: Path) -> None:
+    path = tmp_path / "sights.json"
+    contents = [{"key": str(number) * 2_000} for number in range(4)]
+
+    def write(content: dict[str, str]) -> None:
+        for _ in range(25):
+            replace_json(path, content)
+            assert json.loads(path.read_text()) in contents
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, contents))
+    assert list(tmp_path.iterdir()) == [path], "no temporary file stays"
+
+
+def test_a_file_that_cannot_be_replaced_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "sights.json").mkdir()
+    with pytest.raises(OSError, match=r"sights\.json"):
+        replace_json(tmp_path / "sights.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["sights.json"]

@@ -10,9 +10,10 @@ from schemas.saga import Phase
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.core.saga.calls import Verb
+from services.core.saga.graces import first_delete_us, graces_of
 from services.core.saga.intents import decide
 from services.core.saga.next_move import HELD_US
-from services.core.saga.removal import GenesysSays, genesys_says
+from services.core.saga.removal import GenesysSays, genesys_says, held_by
 from services.core.saga.retry import RetryEnd, decide_retry
 from services.core.saga.view import view_of
 from services.core.unwell import (
@@ -201,6 +202,61 @@ def test_a_removal_by_audits_meets_the_brake_after_its_grace_and_a_reinstall_end
     assert worker.now_us - again_us >= 86_400_000_000, "another removal has a grace of its own"
 
 
+PLAN = """
+[[step]]
+name = "middleware"
+kind = "http"
+undo = "reverse"
+
+[[step]]
+name = "tokens"
+kind = "oauth"
+undo = "reverse"
+destroy_after = "P2D"
+
+[[step]]
+name = "later"
+kind = "http"
+undo = "reverse"
+destroy_after = "P9D"
+
+[[step]]
+name = "note"
+kind = "http"
+undo = "nothing"
+destroy_after = "P1D"
+"""
+
+
+def test_the_grace_of_the_step_that_is_undone_first_counts() -> None:
+    graces = graces_of(PLAN)
+    assert graces == {"middleware": 0, "tokens": 2 * 86_400, "later": 9 * 86_400}
+    assert graces_of("[[step]]\nname = 'x'") == graces_of("[[") == {}
+    _, versions, worker = active()
+    day_us = 86_400_000_000
+    assert first_delete_us(worker.journal, graces, 7) == 7 + 2 * day_us, "the life has no step of the name later"
+    assert first_delete_us(worker.journal, {}, 7) == 7
+    worker.holds, worker.until_us = [REMOVAL_BRAKED] * 9, worker.now_us
+    worker.run([(0, versions.uninstalled())])
+    assert first_delete_us(worker.journal, graces, 7) == worker.journal.phase_began_at + 2 * day_us
+    worker.holds, worker.until_us = [], 10**18
+    worker.run()
+    assert first_delete_us(worker.journal, graces, 7) is None
+
+
+def test_a_removal_by_audits_deletes_first_at_the_end_of_its_grace() -> None:
+    _, versions, worker = active()
+    worker.until_us = worker.now_us
+    worker.run([(0, versions.change(installed=False, uninstalled_at=versions.at_us, remove_after_s=86_400))])
+    assert first_delete_us(worker.journal, {}, worker.now_us) == worker.journal.remove_at > worker.now_us
+
+
+def test_a_first_provisioning_that_never_ended_waits_for_no_approval() -> None:
+    worker = MemoryRunner(OutsideSystems(modes=[Mode.WELL, Mode.REFUSED]), DesiredVersions().installed())
+    worker.run()
+    assert first_delete_us(worker.journal, {}, 7) is None
+
+
 @pytest.mark.parametrize(
     ("found", "says"),
     [
@@ -215,3 +271,17 @@ def test_a_removal_by_audits_meets_the_brake_after_its_grace_and_a_reinstall_end
 )
 def test_a_state_of_genesys_means_gone_installed_or_nothing(found: str | None, says: GenesysSays) -> None:
     assert genesys_says(None if found is None else Integration("i", found, None)) is says
+
+
+@pytest.mark.parametrize("needs_answer", [False, True])
+def test_a_contradiction_stands_until_genesys_says_gone(*, needs_answer: bool) -> None:
+    def held(says: GenesysSays | None, *, is_contradicted: bool) -> GenesysSays | None:
+        return held_by(says, is_contradicted=is_contradicted, needs_answer=needs_answer)
+
+    for is_contradicted in (False, True):
+        assert held(GenesysSays.GONE, is_contradicted=is_contradicted) is None
+        assert held(GenesysSays.INSTALLED, is_contradicted=is_contradicted) is GenesysSays.INSTALLED
+    assert held(GenesysSays.UNREAD, is_contradicted=True) is GenesysSays.INSTALLED
+    assert held(None, is_contradicted=True) is GenesysSays.INSTALLED
+    assert held(None, is_contradicted=False) is GenesysSays.UNREAD, "a question that is put off is no consent"
+    assert held(GenesysSays.UNREAD, is_contradicted=False) == (GenesysSays.UNREAD if needs_answer else None)

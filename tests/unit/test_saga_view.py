@@ -31,6 +31,7 @@ ANSWERED = StepLog(
     inputs={"configuration": {"password": "canary"}},
     outputs={"token": "canary"},
 )
+UNDER_WAY = ANSWERED.model_copy(update={"tries": 0, "reason": "waiting for the system's work"})
 FAILED = Failure(step="crm", error_class="refused", reason="HTTP 422")
 
 
@@ -58,6 +59,7 @@ AWAY = Standstill(step="crm", since=7, outage_since=7)
     ("of", "step", "reason"),
     [
         (row(creating(standstill=STANDS)), "crm", "retryable: HTTP 503 (1 try)"),
+        (row(creating(standstill=STANDS, life=life(crm=UNDER_WAY))), "crm", "waiting for crm: the system's work"),
         (row(creating(standstill=STANDS, life=life())), "crm", None),
         (
             row(creating(standstill=STANDS), why="its plan cannot be carried out"),

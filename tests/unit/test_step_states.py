@@ -132,19 +132,19 @@ def _walk() -> Walk:
     return walk
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_state_is_reached(walk: Walk) -> None:
     assert {log.state for log in walk.logs} == set(StepState)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_transition_table_lists_exactly_the_transitions_that_arise(walk: Walk) -> None:
     told = {pair for event in TRANSITIONS.values() for pair in event.items()}
     changed = {(before, after) for before, after in walk.pairs if before is not after}
     assert changed == {(before, after) for before, after in told if before is not after}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_intent_is_open_before_any_effect_and_never_of_an_absent_resource(walk: Walk) -> None:
     for log in walk.logs:
         assert not (log.open and log.presence is Presence.ABSENT)
@@ -155,7 +155,7 @@ def test_an_intent_is_open_before_any_effect_and_never_of_an_absent_resource(wal
     assert {state for state in StepState if state not in NOT_MADE | IN_DOUBT | TO_REPEAT} == {StepState.PRESENT}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_log_is_written_with_the_fields_of_earlier_releases_and_read_without_its_state(walk: Walk) -> None:
     for log in walk.logs:
         written = json.loads(log.model_dump_json())

@@ -1,5 +1,6 @@
 """The table of differences covers every pair of states, and a key in each row is told with its decision."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from schemas.saga import Journal, Life, Phase, StepLog, StepState
+from schemas.saga_row import SagaRow
 from schemas.tenant import Flag
 from services.core.reconcile.difference_table import (
     BETWEEN_GENESYS,
@@ -33,7 +35,8 @@ from services.core.reconcile.three_views import (
     outside_view,
 )
 from services.core.rulings import RefusedRemovals
-from services.operations.reconciliation import GenesysReading, ReportScope, three_views
+from services.core.unwell import GENESYS_SAYS_INSTALLED, GENESYS_UNREAD
+from services.operations.reconciliation import GenesysReading, ReportScope, hold_of, three_views
 from tests.support.genesys_worlds import CLIENT, NOW_US, ORG, key_of, organisation, reading, rules, tenant, view
 from tests.unit.test_reconcile_brake import doubted, vanished
 
@@ -171,9 +174,27 @@ def test_every_phase_of_a_saga_is_a_state_outside(phase: Phase) -> None:
     with_life = phase not in {Phase.EMPTY, Phase.ROLLED_BACK}
     journal = Journal(phase=phase, generation=2, life=life if with_life else None)
     assert outside_view(journal).shows in set(OutsideState) - {OutsideState.UNKNOWN, OutsideState.MISSING}
-    assert outside_view(journal, is_held=True).shows is OutsideState.HELD
+    for hold in (OutsideState.HELD, OutsideState.UNCONFIRMED):
+        assert outside_view(journal, hold=hold).shows is hold
     missing = outside_view(journal, OutsideSight(missing=("crm",))).shows
     assert (missing is OutsideState.MISSING) == (phase is Phase.ACTIVE)
+
+
+@pytest.mark.parametrize("why", [GENESYS_SAYS_INSTALLED, GENESYS_UNREAD])
+def test_a_teardown_that_genesys_does_not_confirm_does_not_go_on_by_itself(why: str) -> None:
+    life = Life(generation=2, plan="p", tenant_id="acme", steps={"crm": StepLog(n=1, state=StepState.PRESENT)})
+    row = SagaRow(
+        key=KEY, desired_version=2, phase=Phase.REMOVING, generation=2, tenant_id="acme", waits_for=None, why=why,
+        due_s=1.0, changed_s=0.0, worker=None, journal=Journal(phase=Phase.REMOVING, generation=2, life=life),
+    )  # fmt: skip
+    hold = hold_of(row, held=())
+    assert hold is OutsideState.UNCONFIRMED
+    outside = outside_view(row.journal, hold=hold, why="held")
+    (one,) = compared(KEY, GenesysView(GenesysState.GONE), DesiredView(DesiredState.GONE), outside).findings
+    assert (one.difference, one.by) == (Difference.TEARDOWN_UNCONFIRMED, Actor.PROVISIONER)
+    assert "until it confirms the removal" in one.decision
+    assert hold_of(row, held=[KEY]) is OutsideState.HELD
+    assert hold_of(replace(row, why=None), held=()) is None
 
 
 def test_missing_resources_and_orphans_are_named() -> None:

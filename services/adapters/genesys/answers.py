@@ -161,7 +161,7 @@ def date_us(answer: httpx2.Response, now_us: int) -> int:
     if found is None:
         raise NoInformation("the answer has no Date that can be read")
     if abs(found - now_us) > CLOCK_OFF_US:
-        raise NoInformation("the answer's Date is more than 90 s from our clock")
+        raise NoInformation("the answer's Date is more than 90 s from our clock: is this machine's clock set by NTP?")
     return found
 
 

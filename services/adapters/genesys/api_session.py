@@ -80,6 +80,7 @@ class ApiSession:
         api_url: str,
         http: httpx2.AsyncClient,
         now_us: Callable[[], int],
+        wait_max_s: float = WAIT_MAX_S,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -89,12 +90,13 @@ class ApiSession:
             api_url: Base URL before `/api/v2`.
             http: The shared HTTP client; closed by the caller.
             now_us: Clock, microseconds UTC.
+            wait_max_s: Longest wait for the budget and after a refusal, seconds; beyond, the request fails.
         """
         self._api_url = api_url.rstrip("/")
         self._http = http
         self._now_us = now_us
         self._token = Token(http, login_url.rstrip("/"), organisation, now_us)
-        self._budget = RateBudget()
+        self._budget, self._wait_max_s = RateBudget(wait_max_s), wait_max_s
 
     async def read(self, parse: Callable[[Any], T], request: ApiRequest) -> T:
         """Send a request and parse the answer's body with `parse`, a parser of `schemas.genesys`.
@@ -133,7 +135,7 @@ class ApiSession:
             else:
                 trouble = refused(subject, answer)
                 wait_s = retry_after_s(answer, self._now_us()) or wait_s
-                if answer.status_code not in RETRIED or wait_s > WAIT_MAX_S:
+                if answer.status_code not in RETRIED or wait_s > self._wait_max_s:
                     raise trouble
             if attempt >= _TRIES:
                 raise trouble

@@ -20,6 +20,7 @@ from schemas.genesys import Integration, Organisation, Reading
 from schemas.values import Json
 from services.adapters.genesys.answers import NoInformation, correlation_of, date_us, shaped
 from services.adapters.genesys.api_session import ApiRequest, ApiSession
+from services.adapters.genesys.rate_budget import WAIT_MAX_S
 from services.adapters.genesys.regions import hosts_of
 from services.adapters.http_client import LOOPBACK, no_cookies
 
@@ -56,6 +57,7 @@ class GenesysClient:
         http: httpx2.AsyncClient,
         *,
         now_us: Callable[[], int],
+        wait_max_s: float = WAIT_MAX_S,
     ) -> None:
         """Prepare the client; nothing is sent yet.
 
@@ -64,9 +66,10 @@ class GenesysClient:
             hosts: Base URLs, from `hosts_for`.
             http: The shared HTTP client, from `connections`; closed by the caller.
             now_us: Clock, microseconds UTC, to check the `Date` of responses.
+            wait_max_s: Longest wait for the token's budget and after a refusal, seconds; beyond, the request fails.
         """
         self.organisation = organisation
-        self.session = ApiSession(organisation, hosts.login_url, hosts.api_url, http, now_us)
+        self.session = ApiSession(organisation, hosts.login_url, hosts.api_url, http, now_us, wait_max_s)
         self._now_us = now_us
 
     async def listing(self) -> Reading:

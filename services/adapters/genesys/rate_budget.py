@@ -32,8 +32,13 @@ _HOLD_MAX_S: Final = 3600.0
 class RateBudget:
     """The budget of one token. Use from one event loop; each `take` needs one `answered`."""
 
-    def __init__(self) -> None:
-        """Begin without figures: the first request asks for them by being answered."""
+    def __init__(self, wait_max_s: float = WAIT_MAX_S) -> None:
+        """Begin without figures: the first request asks for them by being answered.
+
+        Args:
+            wait_max_s: Longest wait for the next window, seconds.
+        """
+        self._wait_max_s = wait_max_s
         self._changed = asyncio.Condition()
         self._allowed: int | None = None
         self._until_s = inf
@@ -46,13 +51,13 @@ class RateBudget:
             share: Part of the limit that the callers with a share below 1 may spend together in a window.
 
         Raises:
-            ServerTrouble: the budget is spent for longer than `WAIT_MAX_S`.
+            ServerTrouble: the budget is spent for longer than the longest wait.
         """
         async with self._changed:
             while not self._is_free(share):
                 wait_s = self._until_s - _now_s()
                 # Unknown figures end by the answer that is awaited, and a window by its time.
-                if self._allowed is not None and wait_s > WAIT_MAX_S + _MARGIN_S:
+                if self._allowed is not None and wait_s > self._wait_max_s + _MARGIN_S:
                     reason = f"HTTP 429 before: no request for another {wait_s:.0f} s"
                     raise ServerTrouble(reason, sort=Unanswered.RATE_LIMITED)
                 try:

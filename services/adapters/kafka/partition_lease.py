@@ -8,6 +8,8 @@ Rules:
   the broker refuses the commit of a member that the group has given up, also of a process that was paused.
 - The assignor keeps partitions where they are as far as the balance allows. A further member may move partition 0.
 - Callbacks of librdkafka run in the polling thread, and only tell the event loop.
+- A thread that ends by an error of ours leaves the group and gives the lease up: a member without polls would keep its
+  partitions for minutes.
 """
 
 import asyncio
@@ -36,8 +38,11 @@ _CLOSE_S: Final = 5.0
 _ANSWER_S: Final = 10.0
 
 
-_FENCED: Final = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "FENCED_INSTANCE_ID", "REBALANCE_IN_PROGRESS"})
+_FENCED: Final = frozenset({"UNKNOWN_MEMBER_ID", "ILLEGAL_GENERATION", "FENCED_INSTANCE_ID"})
 """Codes by which the broker refuses a commit of a former member."""
+_BALANCING: Final = "REBALANCE_IN_PROGRESS"
+"""Code by which the broker refuses a commit while a member joins or leaves: the owner is not decided."""
+_ENDED: Final = "the polling thread of the lease has ended, with a traceback in the log: restart this process"
 
 
 class NotActive(Exception):
@@ -83,7 +88,7 @@ class PartitionLease:
     def start(self) -> None:
         """Joins the group, in a thread."""
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._poll, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._take_part, name="lease", daemon=True)
         self._thread.start()
 
     async def until(self, *, held: bool) -> None:
@@ -106,6 +111,8 @@ class PartitionLease:
                 error = await answer
         except TimeoutError:
             raise KafkaError("no broker confirms that this instance is active") from None
+        if error is not None and error.reason == _BALANCING:
+            raise NotActive("the group is being balanced, so the active instance is not decided yet")
         if error is not None and error.reason in _FENCED:
             raise NotActive(f"another instance is active ({error.reason})")
         if error is not None:
@@ -119,20 +126,37 @@ class PartitionLease:
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, _CLOSE_S)
 
+    def _take_part(self) -> None:
+        """Polls until `close`, then leaves the group."""
+        try:
+            self._poll()
+        finally:
+            # An error goes on to the interpreter, which prints its traceback.
+            is_broken = not self._closing.is_set()
+            if is_broken:
+                self._tell(_ENDED, held=False)
+            self._sent += [self._asked.get() for _ in range(self._asked.qsize())]
+            self._answer(KafkaError(_ENDED))
+            with suppress(Exception):  # an error while leaving changes nothing
+                call_librdkafka(self._consumer.close, *self._needed)
+            if is_broken:
+                # Once more: leaving has revoked the partitions, and that clears the fault.
+                self._tell(_ENDED, held=False)
+
+    def _tell(self, fault: str, *, held: bool | None = None) -> None:
+        self._call(partial(self._take, fault, held=held))
+
     def _poll(self) -> None:
         """Polls until `close`; every change is told to the event loop."""
-
-        def tell(fault: str, *, held: bool | None = None) -> None:
-            self._call(partial(self._take, fault, held=held))
 
         def on_assign(consumer: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
             # From the end and paused: records are of no interest.
             consumer.incremental_assign([TopicPartition(one.topic, one.partition, OFFSET_END) for one in partitions])
             consumer.pause(partitions)
-            tell("", held=True if _has_first(partitions) else None)
+            self._tell("", held=True if _has_first(partitions) else None)
 
         def on_revoke(_: LibrdkafkaConsumer, partitions: list[TopicPartition]) -> None:
-            tell("", held=False if _has_first(partitions) else None)
+            self._tell("", held=False if _has_first(partitions) else None)
 
         self._consumer.subscribe([self._topic], on_assign=on_assign, on_revoke=on_revoke, on_lost=on_revoke)
         has_failed = False
@@ -143,28 +167,39 @@ class PartitionLease:
                     raise cause
                 self._ask()
                 if has_failed and self._consumer.memberid():
-                    tell("")
+                    self._tell("")
                     has_failed = False
             except (KafkaError, OffsetLoss, RuntimeError) as error:
                 has_failed = True
-                tell(in_words(error) if isinstance(error, KafkaError) else str(error))
+                self._tell(in_words(error) if isinstance(error, KafkaError) else str(error))
                 self._closing.wait(_PAUSE_S)
-        with suppress(Exception):  # an error while leaving changes nothing
-            call_librdkafka(self._consumer.close, *self._needed)
 
     def _ask(self) -> None:
-        """Sends a commit on behalf of all who wait for a confirmation, one at a time."""
+        """Sends a commit for the waiting callers of `confirm`, unless a commit is under way.
+
+        Raises:
+            KafkaError: librdkafka refuses the commit; the callers of `confirm` are told.
+            RuntimeError: The same, for an error outside Kafka.
+        """
         # Not a synchronous commit beside the polls: confluent_kafka then waits for ever.
         if not self._is_sent and not self._asked.empty():
-            while not self._asked.empty():
-                self._sent.append(self._asked.get())
+            self._sent += [self._asked.get() for _ in range(self._asked.qsize())]
             self._is_sent = True
-            self._consumer.commit(offsets=[TopicPartition(self._topic, 0, 0)], asynchronous=True)
+            place = [TopicPartition(self._topic, 0, 0)]
+            try:
+                call_librdkafka(lambda: self._consumer.commit(offsets=place, asynchronous=True), *self._needed)
+            except (KafkaError, RuntimeError) as error:
+                self._answer(error if isinstance(error, KafkaError) else KafkaError(str(error)))
+                raise
 
     def _on_commit(self, error: confluent_kafka.KafkaError | None, _: list[TopicPartition]) -> None:
+        self._answer(None if error is None else KafkaError(error.name()))
+
+    def _answer(self, error: KafkaError | None) -> None:
+        """Answers the callers of `confirm` that wait for the sent commit."""
         answered, self._sent, self._is_sent = self._sent, [], False
         for answer in answered:
-            self._call(partial(_answer, answer, None if error is None else KafkaError(error.name())))
+            self._call(partial(_answer, answer, error))
 
     def _call(self, call: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the event loop has ended meanwhile

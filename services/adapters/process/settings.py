@@ -350,7 +350,7 @@ class ProvisionerSettings(GroupSettings, EgressSettings, GenesysSettings, Databa
     """The window over which removals are counted."""
     confirm_removals: Literal["off", "reachable", "always"] = "off"
     """If Genesys is asked before the first delete of a removal. An integration that is still there holds the removal.
-    Without an answer (no file in `orgs_dir` either) `reachable` goes on, and `always` waits."""
+    Without an answer to its own question (no file in `orgs_dir` either) `reachable` goes on, and `always` waits."""
     egress_allow: NameList = ("*.salesforce.com",)
     """Hosts that a URL from an event may name."""
     middleware_url: str | None = None
@@ -363,6 +363,10 @@ class ProvisionerSettings(GroupSettings, EgressSettings, GenesysSettings, Databa
     """Client id of the shipped plan's OAuth client."""
     oauth_client_secret: str = Field(default="", repr=False)
     """Client secret of the shipped plan's OAuth client."""
+    secrets_dir: Path | None = None
+    """Folder with a file for each `{secrets.NAME}` of the plan, as Kubernetes mounts a secret; read at each use."""
+    plan_secrets: JsonObject = Field(default_factory=dict, repr=False)
+    """Name to value of secrets of the plan that no file in `secrets_dir` has, as a JSON object."""
     archive_url: str | None = None
     """Object store of the audit archive (`file:///…`); absent: a folder below `state_dir`."""
 

@@ -30,7 +30,7 @@ from psycopg import sql
 
 from schemas.codec import Unreadable, decode, readable_trace
 from schemas.removal import removals_digest
-from schemas.saga import Journal
+from schemas.saga import Journal, Phase
 from schemas.saga_row import SagaRow
 from schemas.tenant import Desired
 from services.adapters.postgres.pool import SAFE, Pool, PooledConnection, is_set_up
@@ -374,6 +374,19 @@ class Registry:
             rows = await (await session.execute(statements.SAGAS, asked)).fetchall()
         return self._readable(rows)
 
+    async def present(self, key: str) -> tuple[Desired, Journal] | None:
+        """Return the newest desired version and the journal of a key, without a lease; None if the key has no row.
+
+        Raises:
+            Unreadable: this release cannot read the row.
+        """
+        async with self._session() as session:
+            found = await (await session.execute(statements.PRESENT_ROW, (key,))).fetchone()
+        if found is None:
+            return None
+        _, desired, journal, _ = found
+        return decode(Desired, desired.encode()), decode(Journal, journal.encode())
+
     async def count_sagas(self, keys: Sequence[str] | None, orgs: Sequence[str] | None) -> int:
         """Return the count of the sagas of `all_sagas`."""
         async with self._session() as session:
@@ -543,6 +556,7 @@ class Registry:
             "generation": removal.generation,
             "began_us": removal.began_us,
             "version": removal.version,
+            "installed_at_us": removal.installed_at_us,
             "epoch": epoch,
             "limit": limit,
             "window_s": window_s,
@@ -574,17 +588,26 @@ class Registry:
             found = await (await session.execute(statements.NOTE_UNCONFIRMED, asked)).fetchone()
             return float(found[0]) if found and unconfirmed is not None else 0.0
 
+    async def is_contradicted(self, removal: Removal) -> bool:
+        """Return True if the last answer of Genesys about an admitted teardown was an installed integration."""
+        asked = {"key": removal.key, "generation": removal.generation}
+        async with self._session() as session:
+            return await (await session.execute(statements.IS_CONTRADICTED, asked)).fetchone() is not None
+
     async def held_removals(self) -> list[HeldRemoval]:
         """Return the teardowns held by the brake, in the order of their keys."""
         async with self._session() as session:
             rows = await (await session.execute(statements.HELD_REMOVALS)).fetchall()
             return [HeldRemoval(*row) for row in rows]
 
-    async def approve_removals(self, keys: Sequence[str], *, digest: str, by: str, reason: str, expires_us: int) -> int:
-        """Let one removal of each key go, held now or still to come; return the count of stored approvals.
+    async def approve_removals(
+        self, keys: Sequence[str], *, digest: str, by: str, reason: str, expires_us: int
+    ) -> list[str]:
+        """Let one removal of each key go, held now or still to come; return the keys with a stored approval.
 
         An approval with the digest of another set changes nothing, as does one that has expired. A key without a
-        resource, or with a removal that was let go before, takes no approval.
+        resource, or with a removal that was let go before, takes no approval. An approval is for the present
+        generation and its newest install: the removal of a later install asks again.
 
         Args:
             keys: The keys to remove.
@@ -594,17 +617,24 @@ class Registry:
             expires_us: End of the approval, microseconds UTC.
         """
         if digest != removals_digest(keys):
-            return 0
-        asked = {"keys": list(keys), "digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
+            return []
+        asked = {"digest": digest, "by": by, "reason": reason, "expires_s": expires_us / 1_000_000}
         async with self._session() as session, session.transaction():
+            rows = await (await session.execute(statements.APPROVABLE, (list(keys),))).fetchall()
+            fit = [(found, generation) for _, generation, *of in rows if (found := _install_to_remove(*of))]
+            asked |= {
+                "keys": [found.key for found, _ in fit],
+                "generations": [generation for _, generation in fit],
+                "installs": [found.installed_at for found, _ in fit],
+            }
             rows = await (await session.execute(statements.APPROVE_REMOVALS, asked)).fetchall()
             approved = [str(row[0]) for row in rows]
             await session.execute(statements.UNREFUSE_REMOVALS, (approved,))
             await session.execute(statements.WAKE_HELD, (approved,))
-            return len(approved)
+            return approved
 
-    async def refuse_removals(self, keys: Sequence[str], *, by: str, reason: str) -> int:
-        """Mark held removals as refused, and withdraw approvals of these keys; return the count of marked removals.
+    async def refuse_removals(self, keys: Sequence[str], *, by: str, reason: str) -> list[str]:
+        """Mark held removals as refused, and withdraw approvals of these keys; return the keys of marked removals.
 
         The removals stay held, until an approval or until the integration is installed again.
 
@@ -617,8 +647,9 @@ class Registry:
             await session.execute(statements.WITHDRAW_APPROVALS, (list(keys),))
             asked = {"keys": list(keys), "by": by, "reason": reason}
             rows = await (await session.execute(statements.REFUSE_REMOVALS, asked)).fetchall()
-            await session.execute(statements.WAKE_HELD, ([str(row[0]) for row in rows],))
-            return len(rows)
+            marked = [str(row[0]) for row in rows]
+            await session.execute(statements.WAKE_HELD, (marked,))
+            return marked
 
     async def drain(self, publish: Callable[[list[OutboxRow]], Awaitable[list[int]]], limit: int) -> tuple[int, int]:
         """Publish the oldest outbox messages, in order, and delete the acknowledged messages.
@@ -720,6 +751,19 @@ def _verdict(*, admitted: bool, refused: bool) -> RemovalVerdict:
     if admitted:
         return RemovalVerdict.ADMITTED
     return RemovalVerdict.REFUSED if refused else RemovalVerdict.HELD
+
+
+def _install_to_remove(phase: str, desired: str) -> Desired | None:
+    """Return the desired version of a saga that takes an approval of its removal, else None.
+
+    A teardown whose integration is installed again takes none: its life is about to go on. Nor does a row that this
+    release cannot read. Parsed here, because PostgreSQL's JSON operators refuse a text with U+0000 in any field.
+    """
+    try:
+        found = decode(Desired, desired.encode())
+    except Unreadable:
+        return None
+    return None if phase == Phase.REMOVING and found.installed else found
 
 
 def _outcome_count(journal: str) -> int | None:

@@ -311,22 +311,27 @@ REMOVAL_LIMIT: Final[LiteralString] = """
     SELECT greatest(%(at_once)s, count(*) * %(percent)s / 100)::integer FROM sagas
     WHERE phase IN ('active', 'updating', 'restoring', 'removing')
 """
-REMOVAL_STATE: Final[LiteralString] = """
+_FITS: Final[LiteralString] = """
+    removal_approvals.expires_at > statement_timestamp() AND removal_approvals.generation = %(generation)s
+    AND removal_approvals.installed_at_us IS NOT DISTINCT FROM %(installed_at_us)s::bigint
+"""
+"""An approval that has not expired, for this generation and this install: a reinstall revives a life in its generation,
+and its next removal is another one."""
+REMOVAL_STATE: Final[LiteralString] = f"""
     UPDATE removals SET began_us = %(began_us)s, version = %(version)s
     WHERE key = %(key)s AND generation = %(generation)s AND (began_us = %(began_us)s OR version = %(version)s)
         AND EXISTS (SELECT FROM sagas WHERE sagas.key = removals.key AND epoch = %(epoch)s)
     RETURNING admitted_at IS NOT NULL, refused_at IS NOT NULL, EXISTS (
-        SELECT FROM removal_approvals
-        WHERE removal_approvals.key = removals.key AND expires_at > statement_timestamp()
+        SELECT FROM removal_approvals WHERE removal_approvals.key = removals.key AND {_FITS}
     )
-"""
+"""  # noqa: S608 - of constants alone
 REMOVALS_LOCK: Final[LiteralString] = "SELECT pg_advisory_xact_lock(hashtextextended('removals ' || %s, 0))"
-_USED: Final[LiteralString] = """
+_USED: Final[LiteralString] = f"""
     DELETE FROM removal_approvals USING sagas
-    WHERE removal_approvals.key = %(key)s AND expires_at > statement_timestamp()
+    WHERE removal_approvals.key = %(key)s AND {_FITS}
         AND sagas.key = %(key)s AND sagas.epoch = %(epoch)s
     RETURNING removal_approvals.key
-"""
+"""  # noqa: S608 - of constants alone
 """Uses an approval up. A worker with an older epoch uses none: its teardown may be over."""
 ASK_REMOVAL: Final[LiteralString] = f"""
     WITH used AS ({_USED}), counted AS (
@@ -377,6 +382,9 @@ NOTE_UNCONFIRMED: Final[LiteralString] = """
     WHERE key = %(key)s AND generation = %(generation)s
     RETURNING greatest(0, extract(epoch FROM clock_timestamp() - unconfirmed_since))::float8
 """
+IS_CONTRADICTED: Final[LiteralString] = """
+    SELECT FROM removals WHERE key = %(key)s AND generation = %(generation)s AND unconfirmed = 'installed'
+"""
 _STANDING_REMOVALS: Final[LiteralString] = """
     removals JOIN sagas ON sagas.key = removals.key AND phase = 'removing' AND sagas.generation = removals.generation
 """
@@ -393,21 +401,27 @@ REMOVAL_COUNTS: Final[LiteralString] = f"""
     UNION ALL SELECT 'counted', count(*) FROM removals
         WHERE asked_at > statement_timestamp() - make_interval(secs => %(window_s)s) AND NOT approved
 """  # noqa: S608 - of constants alone
+APPROVABLE: Final[LiteralString] = """
+    SELECT key, generation, phase, desired::text FROM sagas
+    WHERE key = ANY(%s) AND phase NOT IN ('empty', 'rolled_back') ORDER BY key FOR UPDATE
+"""
 APPROVE_REMOVALS: Final[LiteralString] = """
-    INSERT INTO removal_approvals (key, digest, approved_by, reason, expires_at)
-    SELECT key, %(digest)s, %(by)s, %(reason)s, to_timestamp(%(expires_s)s) FROM sagas
-    WHERE key = ANY(%(keys)s) AND phase NOT IN ('empty', 'rolled_back')
-        AND to_timestamp(%(expires_s)s) > statement_timestamp()
+    INSERT INTO removal_approvals (key, digest, approved_by, reason, expires_at, generation, installed_at_us)
+    SELECT key, %(digest)s, %(by)s, %(reason)s, to_timestamp(%(expires_s)s), asked.generation, asked.installed_at_us
+    FROM unnest(%(keys)s::text[], %(generations)s::integer[], %(installs)s::bigint[])
+        AS asked (key, generation, installed_at_us) JOIN sagas USING (key)
+    WHERE to_timestamp(%(expires_s)s) > statement_timestamp()
         AND NOT EXISTS (
             SELECT FROM removals WHERE removals.key = sagas.key AND phase = 'removing'
                 AND removals.generation = sagas.generation AND admitted_at IS NOT NULL
         )
     ORDER BY key
     ON CONFLICT (key) DO UPDATE SET digest = excluded.digest, approved_by = excluded.approved_by,
-        reason = excluded.reason, approved_at = excluded.approved_at, expires_at = excluded.expires_at
+        reason = excluded.reason, approved_at = excluded.approved_at, expires_at = excluded.expires_at,
+        generation = excluded.generation, installed_at_us = excluded.installed_at_us
     RETURNING key
 """
-"""Stores approvals for keys that have something to remove; a removal that was let go before takes no second one."""
+"""Stores approvals for keys of `APPROVABLE`; a removal that was let go before takes no second one."""
 UNREFUSE_REMOVALS: Final[LiteralString] = """
     UPDATE removals SET refused_by = NULL, refused_at = NULL, refused_reason = NULL
     WHERE key = ANY(%s) AND refused_at IS NOT NULL

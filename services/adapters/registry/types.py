@@ -225,12 +225,14 @@ class Removal:
         generation: Generation of the life.
         began_us: Begin of the teardown, microseconds UTC: a life that was revived may be torn down once more.
         version: The desired version to carry out; a worker that died before its commit leaves no begin.
+        installed_at_us: Time of the newest install, microseconds UTC: an approval is for the removal of one install.
     """
 
     key: str
     generation: int
     began_us: int
     version: int
+    installed_at_us: int | None
 
 
 class RemovalVerdict(StrEnum):

@@ -2,11 +2,9 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 from schemas.keyring import Authority
-from services import provisioner
 from services.adapters import tenant_file
 from services.adapters.genesys import organisations as accounts
 from services.adapters.genesys.answers import NoInformation
@@ -17,9 +15,9 @@ from services.adapters.spool.disk import aside_folders, fullness, is_volatile
 from services.cli.doctor.finding import CheckContext, Finding, fault, skipped, well
 from services.cli.doctor.organisation import region_fault
 from services.cli.wording import counted
-from services.core.saga.plan import BadPlan, Plan, parse
+from services.core.saga.plan import BadPlan, Plan
 from services.provisioner.kinds import TRAITS
-from services.provisioner.plans import settings_for_plans
+from services.provisioner.plans import checked, plan_path
 
 _PYTHON_LEAST, _PYTHON_BELOW = (3, 11), (3, 14)
 _MOST_NAMED: Final = 3
@@ -76,8 +74,7 @@ def read_plan(chosen: Settings) -> Plan:
         OSError: the file does not exist, or cannot be read.
         UnicodeDecodeError: the file is not UTF-8.
     """
-    path = chosen.plan_file or Path(str(provisioner.__file__)).with_name("plan.toml")
-    return parse(path.read_text(encoding="utf-8"), kinds=TRAITS, settings=settings_for_plans(chosen))
+    return checked(plan_path(chosen).read_text(encoding="utf-8"), chosen, TRAITS)
 
 
 def plan(context: CheckContext) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ def logs(
     pretty = show.shows_results() and not as_json
     if key is not None:
         if follow:
-            raise CommandError(Exit.UNUSABLE, "--follow: --key reads the logs of all services once; say one of both")
+            raise CommandError(Exit.UNUSABLE, "--follow: --key reads the logs of all services once; say only one")
         _print_story(_paths(folder), service, _whole_key(key, state_dir), tail, pretty=pretty)
         return
     if service is None:

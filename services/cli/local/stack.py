@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from services import engines
+from services.adapters import tenant_file
 from services.adapters.kafka import topics
 from services.adapters.process.environment import complete, read
 from services.adapters.process.folder_lock import locked_folder
-from services.adapters.process.settings import Settings
+from services.adapters.process.settings import ProvisionerSettings, Settings
 from services.cli import keyring_contents
 from services.cli.environment import ENVIRONMENT, require_kafka, require_registry
 from services.cli.exits import CommandError, Exit
@@ -31,11 +32,13 @@ from services.cli.local import observe, readiness, wiring
 from services.cli.local.endpoints_file import EndpointsFile
 from services.cli.local.process_file import ProcessFile, SupervisedProcess
 from services.cli.local.supervisor import Report, ServiceProcess, Supervisor
-from services.cli.local.wiring import SERVICES, Addresses, Folders, LocalPorts
+from services.cli.local.wiring import HOST, SERVICES, Addresses, Folders, LocalPorts
 from services.engines import prometheus
 from services.engines.child_process import last_lines
 from services.engines.ports import free_ports
 from services.engines.prometheus import Prometheus
+from services.provisioner.kinds import TRAITS
+from services.provisioner.plans import plan_text
 
 _READY_S: Final = 120.0
 """Seconds until everything must be ready. A quiet machine needs a few; a busy one many more."""
@@ -172,8 +175,10 @@ def stack(
     """
     folders = Folders(state_dir.resolve())
     environ = complete(environ)
+    # Before the engines start: a start that cannot succeed leaves nothing behind.
+    _check_files(environ, folders)
     if scrape_s is not None:
-        prometheus.program()  # before the engines start: a start that cannot succeed leaves nothing behind
+        prometheus.program()
     # The state folder gets the endpoints file in any case: our own commands look there.
     endpoints_files = {folders.endpoints, endpoints_file or folders.endpoints}
     published = EndpointsFile(endpoints_files, folders.top / ENVIRONMENT)
@@ -206,6 +211,22 @@ def stack(
             # The engines stay for `engines.running`, which stops them after the services that use them; only their
             # watchers end here.
             supervisor.stop(_STOP_S, leave=_ENGINES)
+
+
+def _check_files(environ: Mapping[str, str], folders: Folders) -> None:
+    """Reads the settings and the files that the services read at their start, with stand-ins for the addresses.
+
+    Raises:
+        Unusable: a setting, TENANTS_FILE or PLAN_FILE cannot be used; the text names every fault of the first such.
+    """
+    ports = LocalPorts(**{field.name: 0 for field in fields(LocalPorts)})
+    addresses = Addresses(f"{HOST}:0", f"postgresql://{HOST}:0/lifecycle")
+    given = wiring.shared(environ, folders, ports, addresses, "made at the first start")
+    read(given, Settings)
+    chosen = read(given, ProvisionerSettings)
+    if chosen.tenants_file is not None:
+        tenant_file.load(chosen.tenants_file)
+    plan_text(chosen, TRAITS)
 
 
 @contextmanager

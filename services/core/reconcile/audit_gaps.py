@@ -24,7 +24,7 @@ from typing import Final
 from schemas.genesys_audits import GenesysAudit
 from schemas.values import Key
 from services.core.reconcile.recheck_schedule import RECHECK_EVERY_US
-from services.core.reconcile.reconcile import Action, PlanLine
+from services.core.reconcile.reconcile import Action, AuditedRemoval, PlanLine, Removals
 
 OVERLAP_US: Final = 900_000_000
 """Microseconds before the cursor that are asked for again: 15 minutes. How late an audit may be is not documented; the
@@ -209,13 +209,18 @@ def _is_removal(audit: GenesysAudit) -> bool:
     return sort_of(audit) is AuditSort.REMOVED and audit.entity_type.lower() == _ENTITY_TYPE
 
 
-def removals(cursors: Iterable[AuditCursor]) -> Mapping[Key, str]:
-    """Returns the waiting keys whose newest audit is of a removal, to the client id that read the audit.
+def removals(cursors: Iterable[AuditCursor]) -> Removals:
+    """Returns the audit of each waiting key whose newest audit is of a removal.
 
     Args:
         cursors: The cursors of all organisations.
     """
-    return {key: cursor.client_id for cursor in cursors for key, wait in cursor.waiting.items() if wait.is_removed}
+    return {
+        key: AuditedRemoval(cursor.client_id, wait.told_us)
+        for cursor in cursors
+        for key, wait in cursor.waiting.items()
+        if wait.is_removed
+    }
 
 
 def audited(cursors: Iterable[AuditCursor], looked: Mapping[Key, int], now_us: int, settle_us: int) -> frozenset[Key]:

@@ -51,6 +51,8 @@ class OutsideState(StrEnum):
     REMOVING = "being removed"
     HELD = "removal held"
     """The brake of the provisioner holds the removal."""
+    UNCONFIRMED = "removal unconfirmed"
+    """The brake has let the removal go, and Genesys has not confirmed that the integration is gone."""
     MISSING = "incomplete"
     """The journal has a resource that a look outside did not find."""
     UNKNOWN = "not read"
@@ -94,6 +96,7 @@ class Difference(StrEnum):
     TEARDOWN_DUE = "teardown due"
     TEARDOWN = "teardown under way"
     TEARDOWN_HELD = "teardown held"
+    TEARDOWN_UNCONFIRMED = "teardown unconfirmed"
     NEXT_LIFE = "installed again during a teardown"
     UNASKED = "outside holds what was never told"
     OUTSIDE_UNREAD = "outside not read"
@@ -140,6 +143,7 @@ BETWEEN_OUTSIDE: Final[Mapping[tuple[DesiredState, OutsideState], Difference]] =
     (DesiredState.INSTALLED, OutsideState.ROLLED_BACK): Difference.ROLLED_BACK,
     (DesiredState.INSTALLED, OutsideState.REMOVING): Difference.NEXT_LIFE,
     (DesiredState.INSTALLED, OutsideState.HELD): Difference.NEXT_LIFE,
+    (DesiredState.INSTALLED, OutsideState.UNCONFIRMED): Difference.NEXT_LIFE,
     (DesiredState.INSTALLED, OutsideState.MISSING): Difference.OUTSIDE_MISSING,
     (DesiredState.INSTALLED, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
     (DesiredState.GONE, OutsideState.NOTHING): Difference.AGREES,
@@ -150,6 +154,7 @@ BETWEEN_OUTSIDE: Final[Mapping[tuple[DesiredState, OutsideState], Difference]] =
     (DesiredState.GONE, OutsideState.ROLLED_BACK): Difference.AGREES,
     (DesiredState.GONE, OutsideState.REMOVING): Difference.TEARDOWN,
     (DesiredState.GONE, OutsideState.HELD): Difference.TEARDOWN_HELD,
+    (DesiredState.GONE, OutsideState.UNCONFIRMED): Difference.TEARDOWN_UNCONFIRMED,
     (DesiredState.GONE, OutsideState.MISSING): _GOING,
     (DesiredState.GONE, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
     (DesiredState.NEVER, OutsideState.NOTHING): Difference.AGREES,
@@ -160,6 +165,7 @@ BETWEEN_OUTSIDE: Final[Mapping[tuple[DesiredState, OutsideState], Difference]] =
     (DesiredState.NEVER, OutsideState.ROLLED_BACK): Difference.AGREES,
     (DesiredState.NEVER, OutsideState.REMOVING): Difference.TEARDOWN,
     (DesiredState.NEVER, OutsideState.HELD): Difference.TEARDOWN_HELD,
+    (DesiredState.NEVER, OutsideState.UNCONFIRMED): Difference.TEARDOWN_UNCONFIRMED,
     (DesiredState.NEVER, OutsideState.MISSING): _NEVER,
     (DesiredState.NEVER, OutsideState.UNKNOWN): Difference.OUTSIDE_UNREAD,
 }
@@ -186,6 +192,9 @@ RULES: Final[Mapping[Difference, DifferenceRule]] = {
     Difference.TEARDOWN: DifferenceRule("goes on by itself", Actor.PROVISIONER),
     Difference.TEARDOWN_HELD: DifferenceRule(
         "held by the provisioner's brake: approve or refuse the removals", Actor.OPERATOR
+    ),
+    Difference.TEARDOWN_UNCONFIRMED: DifferenceRule(
+        "held: Genesys is asked until it confirms the removal, or the integration is installed again", Actor.PROVISIONER
     ),
     Difference.NEXT_LIFE: DifferenceRule("the teardown ends first, or is taken back", Actor.PROVISIONER),
     Difference.UNASKED: DifferenceRule("stays: without an uninstall nothing is removed", Actor.NOBODY),

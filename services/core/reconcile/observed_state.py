@@ -5,7 +5,8 @@ earlier sight of the integration, and an unread configuration all give None, and
 Source of the states: the API's `intendedState`; the meaning of RESTORED for enablement is not documented.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
 import rfc8785
@@ -20,6 +21,8 @@ from services.core.ledger.identity import keyed
 
 ABSENT: Final = "absent"
 """The claim that the integration is gone; the second sight of this claim removes a tenant."""
+
+_LATE: Final = "it came into the view while Genesys was read: the next run asks"
 
 _STATES: Final[dict[str, tuple[bool, bool | None]]] = {
     "ENABLED": (True, True),
@@ -41,13 +44,14 @@ class ObservedKey:
         read_at_us: Genesys' clock at the first answer of the reading, microseconds UTC.
         installed: True or False as read; None for no information.
         enabled: True or False as read; None for no information.
-        configuration: Configuration as read; None if unread or not comparable.
-        mac: MAC of `configuration`; None if `configuration` is None.
+        configuration: Configuration as read; None if unread, not comparable, or released.
+        mac: MAC of the configuration; None if it is unread or not comparable.
         tenant_id: The recorded tenantId; else the property named by the organisation's file; else None.
-        reason: Why the absence counts for nothing; else empty.
+        reason: Why the absence counts for nothing, or nothing is known yet; else empty.
         unread: The part without an answer of Genesys, or with an unreadable answer, and why; empty if everything was
             read.
         listed: True if Genesys knows the integration, in any state.
+        is_late: True if the key came into the view while Genesys was read: nobody asked for it, so nothing is known.
     """
 
     key: Key
@@ -60,6 +64,12 @@ class ObservedKey:
     reason: str = ""
     unread: str = ""
     listed: bool = True
+    is_late: bool = False
+
+    @property
+    def is_released(self) -> bool:
+        """True if the configuration was read, agreed with the view then, and is not held any more."""
+        return self.mac is not None and self.configuration is None
 
     @property
     def claim(self) -> str | None:
@@ -92,6 +102,8 @@ def look_at(
     """
     identity = key.partition(":")[2]
     found = reading.integrations.get(identity)
+    if not _was_asked(reading, identity):
+        return ObservedKey(key, reading.read_at_us, None, reason=_LATE, listed=found is not None, is_late=True)
     if found is None:
         return _absence(key, reading, tenant, seen_by)
     if unread := _unread(found, organisation, tenant):
@@ -99,10 +111,11 @@ def look_at(
     state = _STATES[found.intended_state or ""]
     properties = reading.configurations.get(identity)
     configuration, mac, fault = _comparable(properties, organisation.tenant_id_from, tenant, mac_key)
-    if properties is None:
-        fault = reading.unread.get(identity, "it was not read")
+    if identity in reading.released:
+        mac = reading.released[identity]
+    elif properties is None:
+        fault = reading.unread[identity]
     # Genesys does not tell the tenantId, so an observation repeats the tenantId of the newest `installed`.
-    recorded = (tenant.claimed_tenant_id or tenant.tenant_id) if tenant is not None and tenant.installed else None
     return ObservedKey(
         key,
         reading.read_at_us,
@@ -110,7 +123,7 @@ def look_at(
         enabled=state[1],
         configuration=configuration,
         mac=mac,
-        tenant_id=recorded or _named_in(properties, organisation.tenant_id_from),
+        tenant_id=_recorded(tenant) or _named_in(properties, organisation.tenant_id_from),
         unread=f"its configuration: {fault}" if fault and state[0] else "",
     )
 
@@ -118,6 +131,39 @@ def look_at(
 def is_installed(found: Integration) -> bool:
     """True if a listed integration exists according to a known `intendedState`."""
     return _STATES.get(found.intended_state or "", (False, None))[0]
+
+
+def released(reading: Reading, organisation: Organisation, tenants: Mapping[Key, Tenant], mac_key: bytes) -> Reading:
+    """Returns the reading without the configurations that agree with the view; of each the MAC is kept.
+
+    A plan needs all readings of a run at once, for the brake; and of a configuration that agrees it needs no content.
+    So a run holds the configurations of the differing keys alone, and not those of 50,000 integrations.
+
+    Args:
+        reading: A complete reading.
+        organisation: The organisation's file.
+        tenants: The view, or the tenants of this organisation.
+        mac_key: `material.configuration`, the key of `configuration_mac`.
+    """
+    kept, macs = dict(reading.configurations), dict(reading.released)
+    # By the ids of the listing, so that no further text of an id is held.
+    for identity in reading.integrations.keys() & kept.keys():
+        key = f"{reading.org_id}:{identity}"
+        tenant = tenants.get(key)
+        # An owed re-check is answered with the configuration, and a tenant without an id with the one it names.
+        if tenant is None or awaits_recheck(tenant) or not _recorded(tenant):
+            continue
+        look = look_at(key, reading, organisation, tenant, None, mac_key)
+        if look.installed and look.mac is not None and not differences(look, tenant):
+            # The view's own text, for the same reason.
+            macs[identity] = tenant.configuration_mac or ""
+            del kept[identity]
+    return replace(reading, configurations=kept, released=macs)
+
+
+def awaits_recheck(tenant: Tenant | None) -> bool:
+    """True if a re-check of the key is owed: the observation is then published even if Genesys and the view agree."""
+    return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
 
 
 def differences(look: ObservedKey, tenant: Tenant | None) -> tuple[EventType, ...]:
@@ -168,6 +214,11 @@ def observed(look: ObservedKey, tenant: Tenant | None, differing: tuple[EventTyp
     )
 
 
+def _recorded(tenant: Tenant | None) -> str | None:
+    """Returns the tenantId of the newest `installed` of an installed key; None without one."""
+    return (tenant.claimed_tenant_id or tenant.tenant_id) if tenant is not None and tenant.installed else None
+
+
 def _unread(found: Integration, organisation: Organisation, tenant: Tenant | None) -> str:
     """Returns why the state of a listed integration is unreadable; empty for a readable state."""
     if found.type_id is None and organisation.types and not is_told(tenant):
@@ -177,13 +228,22 @@ def _unread(found: Integration, organisation: Organisation, tenant: Tenant | Non
     return "" if found.intended_state in _STATES else "its intendedState: not one that this version knows"
 
 
+def _was_asked(reading: Reading, identity: str) -> bool:
+    """True if the reading asked for the integration by id, or for its configuration: every question has left a trace.
+
+    The reader asks for the keys of the view from before the reading, which may take many minutes. A key that came later
+    is not unread: else no long run of a busy installation would be whole.
+    """
+    return any(identity in ids for ids in (reading.absent, reading.configurations, reading.released, reading.unread))
+
+
 def _absence(key: Key, reading: Reading, tenant: Tenant | None, seen_by: str | None) -> ObservedKey:
     """Returns the state of a key missing from the reading: absent, or no information with the reason."""
     reason = unread = ""
     identity = key.partition(":")[2]
     # A listing alone proves no absence: a request by id must have answered 404 as well.
     if identity not in reading.absent:
-        unread = f"it is not listed, and {reading.unread.get(identity, 'asked by id Genesys gave no answer')}"
+        unread = f"it is not listed, and {reading.unread[identity]}"
     elif seen_by != reading.client_id:
         # These credentials may lack the right to see the integration (docs/decisions/0001).
         reason = "it is absent, but these credentials never saw it present"

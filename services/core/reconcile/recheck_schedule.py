@@ -14,8 +14,8 @@ from typing import Final
 
 from schemas.tenant import Stage
 from schemas.values import Key
-from services.core.reconcile.observed_state import is_told
-from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants, awaits_recheck
+from services.core.reconcile.observed_state import awaits_recheck, is_told
+from services.core.reconcile.reconcile import Memory, ReconcileRules, Tenants
 
 RECHECK_EVERY_US: Final = 300_000_000
 """Microseconds between two re-checks of a key: 5 minutes."""

@@ -28,7 +28,15 @@ from schemas.removal import REMOVE_LEAST, REMOVE_PERCENT, removals_digest
 from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
-from services.core.reconcile.observed_state import ABSENT, ObservedKey, differences, is_told, look_at, observed
+from services.core.reconcile.observed_state import (
+    ABSENT,
+    ObservedKey,
+    awaits_recheck,
+    differences,
+    is_told,
+    look_at,
+    observed,
+)
 from services.core.rulings import RefusedRemovals
 
 CLAIM_LIFE_US: Final = 24 * 3_600_000_000
@@ -84,6 +92,23 @@ Memory = Mapping[Key, Sight]
 
 
 @dataclass(frozen=True, slots=True)
+class AuditedRemoval:
+    """An audit of Genesys that an integration was removed: the newest audit of its key.
+
+    Attributes:
+        client_id: Client id of the credentials that read the audit.
+        at_us: Time of the audit by Genesys' clock, microseconds UTC.
+    """
+
+    client_id: str
+    at_us: int
+
+
+Removals = Mapping[Key, AuditedRemoval]
+_NO_REMOVALS: Final[Removals] = {}
+
+
+@dataclass(frozen=True, slots=True)
 class ReconcileRules:
     """Times and limits of one run.
 
@@ -128,13 +153,14 @@ class Stop:
     Attributes:
         absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
         limit: Greatest number of absent tenants without a brake.
-        approval: Text to approve exactly the removals of this plan (absences seen twice); None if the plan has no
-            removal yet.
+        approval: Text to approve exactly `ReconcilePlan.offered`; None if there is nothing to approve yet.
+        refused: Number of the plan's removals that an operator refused, and that the text does not name.
     """
 
     absent: int
     limit: int
     approval: str | None
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +174,8 @@ class ReconcilePlan:
         looks: Every key in this run as read.
         absent: Number of absent tenants, seen once or twice, by this run or an earlier one.
         limit: Greatest number of absent tenants without a brake.
+        offered: The absences seen twice that an approval or a refusal by digest names, sorted: those that nobody has
+            refused, and of the refused ones those that the operator named by key.
     """
 
     lines: tuple[PlanLine, ...]
@@ -156,11 +184,12 @@ class ReconcilePlan:
     looks: Mapping[Key, ObservedKey]
     absent: int
     limit: int
+    offered: tuple[Key, ...]
 
-
-def awaits_recheck(tenant: Tenant | None) -> bool:
-    """True if a re-check of the key is owed: the observation is then published even if Genesys and the view agree."""
-    return tenant is not None and (bool(tenant.flags) or tenant.recheck_at is not None)
+    @property
+    def approval(self) -> str | None:
+        """Returns the digest of exactly the offered removals; None without one."""
+        return removals_digest(self.offered) if self.offered else None
 
 
 def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: Collection[Key] | None) -> list[Key]:
@@ -190,7 +219,8 @@ def scope(reading: Reading, organisation: Organisation, tenants: Tenants, keys: 
         for key, tenant in tenants.items()
         if key.startswith(prefix) and (tenant.installed or (awaits_recheck(tenant) and is_told(tenant)))
     }
-    return sorted(key for key in listed | held if keys is None or key in keys)
+    # Of equal texts the union has those of the view: a run holds no second text of 50,000 keys.
+    return sorted(key for key in held | listed if keys is None or key in keys)
 
 
 def by_organisation(tenants: Tenants) -> Mapping[str, Tenants]:
@@ -224,6 +254,7 @@ def compare(
     rules: ReconcileRules,
     keys: Collection[Key] | None = None,
     named: Collection[Key] = (),
+    removals: Removals = _NO_REMOVALS,
 ) -> ReconcilePlan:
     """Compares complete readings with the view.
 
@@ -235,6 +266,7 @@ def compare(
         rules: Times and limits.
         keys: Compare these keys alone; None for all.
         named: Keys that an operator named.
+        removals: Keys whose newest audit, still waiting for a settled read, is of a removal.
 
     Returns:
         A plan with a line for each key with a difference, a wait, a refusal or an unread part, and for each of `named`
@@ -253,8 +285,13 @@ def compare(
         looked |= {k: replace(memory[k], doubt=None) for k in doubted if k.startswith(f"{reading.org_id}:")}
         for key in scope(reading, organisation, own.get(reading.org_id, {}), keys):
             sight = _sight(reading, key, memory.get(key, Sight()))
-            look = look_at(key, reading, organisation, tenants.get(key), sight.seen_by, rules.configuration_key)
-            line, looked[key] = _judge(look, tenants.get(key), sight, rules)
+            tenant, seen_by = tenants.get(key), sight.seen_by
+            if _vouches(removals.get(key), tenant, reading.client_id):
+                # For this look alone, and never remembered: the integration may be restored under its id, and these
+                # credentials may still not see it.
+                seen_by = reading.client_id
+            look = look_at(key, reading, organisation, tenant, seen_by, rules.configuration_key)
+            line, looked[key] = _judge(look, tenant, sight, rules)
             looks[key] = look
             lines.extend([line] if line else [])
             if look.unread:
@@ -266,44 +303,21 @@ def compare(
         if key.partition(":")[0] in read
     ]
     absent, limit = absent_tenants(tenants, {**memory, **looked}, rules.now_us), removals_limit(tenants)
-    approval = approval_of(lines)
-    if approval is None or approval != rules.approval:
-        lines = [_kept_if_refused(line, rules.refused) for line in lines]
-        stopped = _brake(lines, absent, limit, approval, rules.refused)
-    else:
-        # An approval of exactly these removals is newer than a refusal, and outweighs it.
-        stopped = None
-    return ReconcilePlan(tuple(lines), looked, stopped, looks, len(absent), limit)
-
-
-def going(lines: Iterable[PlanLine]) -> list[Key]:
-    """Returns the keys of the absences seen twice in a plan, sorted; also of those that an operator refused."""
-    return sorted(line.key for line in lines if line.action in {Action.REMOVE, Action.KEEP})
-
-
-def approval_of(lines: Iterable[PlanLine]) -> str | None:
-    """Returns the digest of exactly the removals in a plan; None without a removal."""
-    keys = going(lines)
-    return removals_digest(keys) if keys else None
+    gone = sorted(line.key for line in lines if line.action is Action.REMOVE)
+    # Whoever approves a set of today must not let go what a colleague refused yesterday, unless by name.
+    offered = tuple(key for key in gone if key not in rules.refused or key in named)
+    approval = removals_digest(offered) if offered else None
+    approved = frozenset(offered) if approval is not None and approval == rules.approval else frozenset[Key]()
+    lines = [line if line.key in approved else _kept_if_refused(line, rules.refused) for line in lines]
+    stopped = None
+    if not approved:
+        stopped = _brake(lines, absent, limit, approval, rules.refused, len(gone) - len(offered))
+    return ReconcilePlan(tuple(lines), looked, stopped, looks, len(absent), limit, offered)
 
 
 def remember(sight: Sight, observation: Observed) -> Sight:
     """Returns the memory of a key after the publication of an observation."""
     return replace(sight, doubt=None, observed_at_us=observation.read_at)
-
-
-def vouched(memory: Memory, tenants: Tenants, removals: Mapping[Key, str]) -> Memory:
-    """Returns the memory in which an audit of a removal, read by credentials, stands for their sight of the tenant.
-
-    Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing.
-
-    Args:
-        memory: The memory of earlier runs.
-        tenants: The view.
-        removals: Removed keys to the client id of the credentials that read the audit.
-    """
-    ours = {key: client for key, client in removals.items() if key in tenants and tenants[key].installed}
-    return {**memory, **{key: replace(memory.get(key, Sight()), seen_by=client) for key, client in ours.items()}}
 
 
 def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> dict[Key, Sight]:
@@ -320,7 +334,25 @@ def seen(readings: Iterable[Reading], keys: Iterable[Key], memory: Memory) -> di
 
 
 def _sight(reading: Reading, key: Key, sight: Sight) -> Sight:
-    return replace(sight, seen_by=reading.client_id) if key.partition(":")[2] in reading.integrations else sight
+    if sight.seen_by == reading.client_id or key.partition(":")[2] not in reading.integrations:
+        return sight
+    return replace(sight, seen_by=reading.client_id)
+
+
+def _certain(sight: Sight) -> Sight:
+    """Returns the memory without a claim; the same object if it has none, because a run holds one a key."""
+    return sight if sight.doubt is None else replace(sight, doubt=None)
+
+
+def _vouches(removal: AuditedRemoval | None, tenant: Tenant | None, client_id: str) -> bool:
+    """True if an audit of a removal stands for the sight of these credentials, in the look at hand.
+
+    Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing. An
+    event after the audit, like a reinstall under the same id, takes the evidence away.
+    """
+    if removal is None or tenant is None or not tenant.installed:
+        return False
+    return removal.client_id == client_id and removal.at_us > _event_us(tenant)
 
 
 def _judge(
@@ -337,19 +369,19 @@ def _judge(
     asked = awaits_recheck(tenant)
     # Another claim than the waiting one ends the wait: an absence must be seen twice without a sight in between.
     if look.claim is not None and sight.doubt is not None and sight.doubt.claim != look.claim:
-        sight = replace(sight, doubt=None)
+        sight = _certain(sight)
     if look.installed is None:
-        return (PlanLine(look.key, Action.REFUSE, f"no information: {look.reason}") if look.reason else None), sight
+        action = Action.WAIT if look.is_late else Action.REFUSE
+        return (PlanLine(look.key, action, f"no information: {look.reason}") if look.reason else None), sight
     differing = differences(look, tenant)
-    if EventType.INSTALLED in differing and look.configuration is None:
-        # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare`
-        # adds the line with the reason.
-        return None, replace(sight, doubt=None)
+    # A tenant provisioned without the configuration would be another tenant than the customer asked for. `compare` adds
+    # the line with the reason.
+    is_bare = EventType.INSTALLED in differing and look.mac is None
+    if is_bare or (not differing and not asked):
+        return None, _certain(sight)
     certain = look.installed and not differing
     if certain:
-        sight = replace(sight, doubt=None)
-    if not differing and not asked:
-        return None, replace(sight, doubt=None)
+        sight = _certain(sight)
     if early := _too_early(look, tenant, sight, rules):
         return PlanLine(look.key, Action.WAIT, early), sight
     reason = ", ".join(event.value for event in differing) or "agrees"
@@ -364,7 +396,12 @@ def _judge(
 
 
 def _too_early(look: ObservedKey, tenant: Tenant | None, sight: Sight, rules: ReconcileRules) -> str:
-    """Returns why a difference may be our own last observation, not yet folded by the ledger; else empty."""
+    """Returns why a difference may be our own last observation, not yet folded by the ledger; else empty.
+
+    Likewise of a re-check that was asked for after its key was read: no observation of such a read answers it.
+    """
+    if look.is_released and awaits_recheck(tenant):
+        return "a re-check was asked for while Genesys was read"
     if not sight.observed_at_us:
         return ""
     if look.read_at_us <= sight.observed_at_us:
@@ -389,6 +426,9 @@ def _doubt(look: ObservedKey, tenant: Tenant | None, held: Doubt | None, rules: 
         held: The waiting claim of an earlier run, equal to the claim of `look`; or None.
         rules: Times and limits.
     """
+    # It agreed when it was read, so the view has changed since: a reading of after the change has to tell.
+    if look.is_released:
+        return Doubt(look.claim or "", rules.now_us)
     event_us = _event_us(tenant)
     # A first sight from before the newest event proves nothing about the state after the event: the wait begins anew.
     if held is None or held.since_us < event_us or rules.now_us - held.since_us > CLAIM_LIFE_US:
@@ -453,7 +493,12 @@ def removals_limit(tenants: Tenants) -> int:
 
 
 def _brake(
-    lines: Collection[PlanLine], absent: set[Key], limit: int, approval: str | None, refused: Collection[Key]
+    lines: Collection[PlanLine],
+    absent: set[Key],
+    limit: int,
+    approval: str | None,
+    refused: Collection[Key],
+    left_out: int,
 ) -> Stop | None:
     """Returns the brake if a run meets an absence and more tenants are absent than one run may remove; else None.
 
@@ -463,4 +508,4 @@ def _brake(
     """
     if len(absent) <= limit or absent.isdisjoint(line.key for line in lines) or absent <= set(refused):
         return None
-    return Stop(len(absent), limit, approval)
+    return Stop(len(absent), limit, approval, left_out)

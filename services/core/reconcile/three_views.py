@@ -265,17 +265,17 @@ def _lock(line: PlanLine, stopped: Stop | None, *, is_new: bool) -> Lock:
 
 
 def outside_view(
-    journal: Journal, sight: OutsideSight = NOT_LOOKED, *, is_held: bool = False, why: str = ""
+    journal: Journal, sight: OutsideSight = NOT_LOOKED, *, hold: OutsideState | None = None, why: str = ""
 ) -> OutsideView:
     """Returns a key as the registry has it, with what a look outside showed.
 
     Args:
         journal: The journal of the key's saga.
         sight: What a look at the outside systems showed.
-        is_held: True if the brake of the provisioner holds the removal.
+        hold: `HELD` or `UNCONFIRMED` if the removal is held before its first delete; else None.
         why: The step and the reason of a wait.
     """
-    shows = OutsideState.HELD if is_held else _PHASES[journal.phase]
+    shows = hold or _PHASES[journal.phase]
     if shows is OutsideState.WHOLE and sight.missing:
         shows = OutsideState.MISSING
     steps = {name: log.presence for name, log in journal.life.steps.items()} if journal.life else {}

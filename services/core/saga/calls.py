@@ -15,7 +15,7 @@ The answer classes differ in two questions: may the call have had an effect, and
 An outage must never be reported as `Refused`, because a refusal rolls a tenant back (docs/decisions/0033).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -32,6 +32,10 @@ class Verb(StrEnum):
     UPDATE = "update"
     DELETE = "delete"
     READ = "read"
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,14 @@ class Call:
             the `url` of the update alone.
         repeats: True if this intent was called before and the answer was lost.
         own_credentials: True if no credential in `settings` comes from the tenant's configuration.
+        open_verb: Verb of the open intent, also during a look-up of the intent; None without an open intent.
+        succeeded: True if the open intent was answered with success and is not finished: work is under way.
+        age_s: Seconds since the open intent was written down; a repeat after a success counts on.
+        earlier_create_open: True if an earlier create with different inputs may have had an effect.
+        retried: True if an operator asked for a retry since the newest answer: the answer to a question that only a
+            person can decide.
+        is_held: True while the worker's lease lasts. A kind whose system knows no epoch asks before every change, so a
+            worker that was stopped for long sends nothing.
     """
 
     step: str
@@ -73,6 +85,12 @@ class Call:
     locations: tuple[str, ...] = ()
     repeats: bool = False
     own_credentials: bool = True
+    open_verb: Verb | None = None
+    succeeded: bool = False
+    age_s: float = 0.0
+    earlier_create_open: bool = False
+    retried: bool = False
+    is_held: Callable[[], bool] = field(default=_always, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +155,15 @@ class Unknown:
         retry_after_s: Seconds of wait asked for by the system (`Retry-After`), or None.
         succeeded: True if the system answered with success but did not show the resource. A success is no outage
             and never uses up the step's `give_up_after`.
+        pending: True if the system works on the call: the look-up follows after `retry_after_s` and counts no try.
+        outputs: After a success, values needed by the look-up (the id of a job, say).
     """
 
     reason: str
     retry_after_s: float | None = None
     succeeded: bool = False
+    pending: bool = False
+    outputs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

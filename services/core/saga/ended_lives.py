@@ -75,7 +75,9 @@ def with_life(journal: Journal, life: Life) -> Journal:
 
 def lookable(plan: Plan) -> list[Step]:
     """Returns the steps of a plan whose resources can be orphans, in the order of creation."""
-    return [step for step in plan.steps if step.undo is not UndoBy.NOTHING and not step.traits.left_behind]
+    return [
+        step for step in plan.steps if step.undo is not UndoBy.NOTHING and not step.traits.left_behind_of(step.settings)
+    ]
 
 
 def present_steps(plan: Plan, life: Life) -> list[Step]:

@@ -197,7 +197,10 @@ def retried_journal(journal: Journal) -> Journal | None:
     asks_again = phase is Phase.COMPENSATING and not journal.again_asked
     if not waiting and not asks_again:
         return None
-    steps = {name: _without_wait(log) if name in waiting else log for name, log in life.steps.items()}
+    steps = {
+        name: _without_wait(log).model_copy(update={"retried": True}) if name in waiting else log
+        for name, log in life.steps.items()
+    }
     change: dict[str, object] = {"life": life.model_copy(update={"steps": steps})}
     return journal.model_copy(update=change | ({"again_asked": True} if asks_again else {}))
 
@@ -299,7 +302,8 @@ def _without_wait(log: StepLog) -> StepLog:
     if log.open and log.verdict is StepVerdict.CONTRADICTED:
         # `next_move` treats a contradicted intent differently when other settings are wanted.
         verdict = log.verdict
-    return log.model_copy(update={"verdict": verdict, "tries": 0, "not_before": 0, "reason": ""})
+    cleared = {"verdict": verdict, "tries": 0, "not_before": 0, "reason": "", "retried": False}
+    return log.model_copy(update=cleared)
 
 
 def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
@@ -311,6 +315,8 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
     change: dict[str, object] = {
         "n": move.n,
         "at": now_us,
+        # A repeat begins anew, unless the system is at work on the first call: the time of the work counts on.
+        "began_at": log.began_at if is_repeat and log.succeeded else now_us,
         "state": state_after(log.state, event),
         "applied": None,  # until the answer it is not known which settings are in force
     }
@@ -324,7 +330,7 @@ def _intend(journal: Journal, move: Run | Undo, now_us: int) -> Journal:
         # The former location stays in the list: a resource whose url has changed must be removed from there.
         change |= {"location": move.location, "locations": locations_of(log)}
     else:
-        change["verb"] = Verb.DELETE.value
+        change |= {"verb": Verb.DELETE.value, "succeeded": log.succeeded and is_repeat}
     return with_log(journal, move, log.model_copy(update=change))
 
 
@@ -500,7 +506,7 @@ def orphan_check_of(life: Life, plan: Plan, now_us: int) -> OrphanCheck:
             inputs=log.inputs,
             previous_outputs=log.outputs or log.previous_outputs,
             locations=locations_of(log),
-            state=StepState.ABSENT if step.traits.left_behind else StepState.IN_DOUBT,
+            state=StepState.ABSENT if step.traits.left_behind_of(step.settings) else StepState.IN_DOUBT,
         )
         for step in plan.steps
         if (log := life.steps.get(step.name)) is not None

@@ -7,13 +7,15 @@ Every trait is required: a forgotten trait stops the import of the kind's file, 
 traits.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
 from services.core.saga.calls import Verb
 from services.core.saga.plan_forms import PlanKey
 from services.core.saga.plan_keys import STEP
+from services.core.saga.references import LATE, references
 
 
 class SystemBy(Enum):
@@ -62,6 +64,27 @@ class KindTraits:
         """
         if faults := "; ".join(self._faults()):
             raise ValueError(f"kind {self.name}: {faults}")
+
+    def outputs_of(self, _: Mapping[str, Any]) -> Collection[str]:
+        """Returns the names of the outputs of a step with these settings."""
+        return self.outputs
+
+    def secret_outputs_of(self, _: Mapping[str, Any]) -> frozenset[str]:
+        """Returns the names of the outputs to seal, of a step with these settings."""
+        return self.secret_outputs
+
+    def late_s(self, _: Mapping[str, Any]) -> float:
+        """Returns the seconds after a call during which the call may still take effect, by the settings of the step."""
+        return 0.0
+
+    def left_behind_of(self, _: Mapping[str, Any]) -> bool:
+        """Returns `left_behind` for a step with these settings."""
+        return self.left_behind
+
+    def step_faults(self, row: Mapping[str, Any]) -> Iterator[str]:
+        """Yields the faults of a step beyond unknown keys and wrong forms; the values may have any type."""
+        named = sorted({path for path, _ in references(row) if path.partition(".")[0] in LATE})
+        yield from (f"{{{path}}}: a step of kind {self.name} knows no such reference" for path in named)
 
     def _faults(self) -> Iterator[str]:
         names = [key.name for key in self.keys]

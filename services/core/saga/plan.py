@@ -9,20 +9,24 @@ into `plan_check`, or an upgrade would make the plans of living tenants unusable
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
 
 from services.core.saga.kind_traits import KindTraits
-from services.core.saga.plan_forms import duration_s, faults_of, nearest
+from services.core.saga.plan_faults import PlanFault, in_order, not_toml, of_file, of_step
+from services.core.saga.plan_forms import duration_s, faults_of, nearest, not_json
 from services.core.saga.plan_keys import FORMER, STEP, default_of
-from services.core.saga.references import references
+from services.core.saga.plan_order import StepOrder, order_of
+from services.core.saga.references import LATE, references
 
 _STEP_KEYS: Final = frozenset((*(key.name for key in STEP), *FORMER))
 """Keys of every step, in this release and in former ones; every other key is a setting of the step's kind."""
 _ROOTS: Final = ("tenant", "configuration", "steps", "settings")
+_KIND_SHOWN: Final = 40
+"""Characters of an unknown kind in a sentence."""
 
 TENANT_NAMES: Final = frozenset({"key", "id", "org", "integration", "generation", "name", "schema", "enabled"})
 """Names allowed in `{tenant.…}`."""
@@ -32,12 +36,14 @@ class BadPlan(ValueError):
     """The plan cannot be carried out.
 
     Attributes:
+        details: The faults, in the order of the steps.
         faults: One sentence per fault; the text of the exception has one fault per line.
     """
 
-    def __init__(self, faults: tuple[str, ...]) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
+    def __init__(self, details: Sequence[PlanFault]) -> None:
+        self.details = in_order(details)
+        self.faults = tuple(map(str, self.details))
+        super().__init__("\n".join(self.faults))
 
 
 class UndoBy(StrEnum):
@@ -62,6 +68,7 @@ class Step:
         destroy_after_s: Grace period: seconds from the beginning of a teardown to the undo of this step.
         settings: The kind's own keys, with unreplaced references.
         given: Values of `{settings.…}`, equal for every tenant; some are secret.
+        late_s: Seconds after a call during which the call may still take effect.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Step:
     destroy_after_s: int
     settings: Mapping[str, Any]
     given: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    late_s: float = 0.0
 
     @property
     def kind(self) -> str:
@@ -93,8 +101,8 @@ class Plan:
 
     @property
     def longest_s(self) -> float:
-        """Returns the greatest `timeout_s` of the steps, in seconds."""
-        return max(step.timeout_s for step in self.steps)
+        """Returns the seconds within which every call of a step has had its effect."""
+        return max(step.timeout_s + step.late_s for step in self.steps)
 
 
 def parse(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, Any]) -> Plan:
@@ -109,25 +117,28 @@ def parse(text: str, *, kinds: Mapping[str, KindTraits], settings: Mapping[str, 
         BadPlan: the text is not TOML, has no step, or has faults; carries every fault, not only the first.
     """
     try:
-        rows = tomllib.loads(text).get("step", [])
+        document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise BadPlan((f"not TOML: {error}",)) from None
+        raise BadPlan((not_toml(text, error),)) from None
+    rows = document.get("step", [])
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
-        raise BadPlan(("no [[step]]",))
-    faults: list[str] = []
-    earlier: list[str] = []
+        raise BadPlan((_no_steps(document),))
+    faults: list[PlanFault] = []
     steps: list[Step] = []
+    order = order_of(rows)
     for number, row in enumerate(rows, 1):
-        step = step_label(number, row)
         own = {name: value for name, value in row.items() if name not in _STEP_KEYS}
-        found = [*_row_faults(row, earlier, kinds), *_reference_faults(own, earlier, settings)]
-        faults += [f"{step}: {fault}" for fault in found]
+        # A faulty step stays in the order: else every later reference to the step would be a fault of its own.
+        found = [
+            *_row_faults(number, row, order, kinds),
+            *_reference_faults(number, own, order, settings),
+            *(f"{key}: {fault}" for key, value in own.items() for fault in not_json(value)),
+        ]
+        faults += [of_step(number, row, fault) for fault in found]
         if not found:
             steps.append(_step(row, kinds[row["kind"]], own, settings))
-        # Also after a fault: else every later reference to this step would be reported as a fault of its own.
-        earlier.append(str(row.get("name")))
     if faults:
-        raise BadPlan(tuple(faults))
+        raise BadPlan(faults)
     return Plan(tuple(steps), sha256(text.encode()).hexdigest())
 
 
@@ -140,41 +151,57 @@ def schema_name(key: str, generation: int) -> str:
     return "t_" + sha256(f"{org}|{integration}|{generation}".encode()).hexdigest()[:32]
 
 
-def step_label(number: int, row: Mapping[str, Any]) -> str:
-    """Returns the name of a step for the text of a fault."""
-    return f"step {number} ({row.get('name', 'without a name')})"
+def _no_steps(document: Mapping[str, Any]) -> PlanFault:
+    """Returns the fault of a plan without a list of steps."""
+    if "step" in document and document["step"] != []:
+        return of_file("must be a list of tables; write [[step]], with two brackets, above each step", "step")
+    near = next((name for name in document if nearest(name, ("step",))), None)
+    if near is not None:
+        return of_file("no such table (did you mean step?); a plan is a list of [[step]]", near)
+    return of_file("no [[step]]; write a list of them, each with name, kind and undo")
 
 
-def _row_faults(row: Mapping[str, Any], earlier: list[str], kinds: Mapping[str, KindTraits]) -> Iterator[str]:
-    yield from faults_of(STEP, row)
-    if row.get("name") in earlier:
-        yield "name: used twice"
-    kind = row.get("kind")
+def _row_faults(
+    number: int, row: Mapping[str, Any], order: StepOrder, kinds: Mapping[str, KindTraits]
+) -> Iterator[str]:
+    yield from faults_of([key for key in STEP if key.name != "kind"], row)
+    name, kind = row.get("name"), row.get("kind")
+    if name in order.earlier(number):
+        first = order.names.index(str(name)) + 1
+        yield f"name: used twice, by step {first} and by this one; give one of both another name"
     if isinstance(kind, str) and kind not in kinds:
-        yield f"kind: {kind!r} is none of {', '.join(sorted(kinds))}{nearest(kind, kinds)}"
+        yield f"kind: {kind[:_KIND_SHOWN]!r} is none of {', '.join(sorted(kinds))}{nearest(kind, kinds)}"
+    elif not isinstance(kind, str):
+        told = "is no text" if "kind" in row else "is missing"
+        yield f"kind: must be one of {', '.join(sorted(kinds))}, and {told}"
 
 
-def _reference_faults(own: Mapping[str, Any], earlier: list[str], settings: Mapping[str, Any]) -> Iterator[str]:
+def _reference_faults(
+    number: int, own: Mapping[str, Any], order: StepOrder, settings: Mapping[str, Any]
+) -> Iterator[str]:
     for key, value in own.items():
         for path, optional in references(value):
-            fault = _reference_fault(path, earlier, settings, optional=optional)
+            if path.partition(".")[0] in LATE:
+                continue  # a reference of the kind, which checks the name (`KindTraits.step_faults`)
+            fault = _reference_fault(path, number, order, settings, optional=optional)
             if fault:
                 yield f"{key}: {{{path}}}: {fault}"
 
 
-def _reference_fault(path: str, earlier: list[str], settings: Mapping[str, Any], *, optional: bool) -> str:
+def _reference_fault(path: str, number: int, order: StepOrder, settings: Mapping[str, Any], *, optional: bool) -> str:
     root, *names = path.split(".")
     name = names[0] if names else ""
     if root not in _ROOTS:
         return f"references are to {', '.join(_ROOTS)}{nearest(root, _ROOTS)}"
     if root == "tenant" and (len(names) != 1 or name not in TENANT_NAMES):
         return f"tenant has {', '.join(sorted(TENANT_NAMES))}{nearest(name, TENANT_NAMES)}"
-    if root == "steps" and (len(names) != 2 or name not in earlier):
-        return f"not an output of an earlier step{nearest(name, earlier)}"
+    if root == "steps":
+        return order.fault(number, names)
     if root == "settings" and (len(names) != 1 or name not in settings):
-        return f"no such setting{nearest(name, settings)}"
+        has = f"; a plan may name {', '.join(settings)}" if settings else ""
+        return f"no such setting{nearest(name, settings)}{has}"
     if root == "settings" and settings[name] is None and not optional:
-        return f"{name.upper()} is missing, and the plan needs it"
+        return f"{name.upper()} is missing, and the plan needs it; set it in the provisioner's environment"
     return ""
 
 
@@ -188,4 +215,5 @@ def _step(row: Mapping[str, Any], traits: KindTraits, own: Mapping[str, Any], se
         destroy_after_s=duration_s(row.get("destroy_after", default_of("destroy_after"))) or 0,
         settings=own,
         given=settings,
+        late_s=traits.late_s(own),
     )

@@ -45,7 +45,7 @@ STEP: Final = (
 )
 """Keys of every step."""
 
-FORMER: Final[Mapping[str, str]] = {"retries": "give_up_after says now how long an outage may last"}
+FORMER: Final[Mapping[str, str]] = {"retries": "give_up_after says now how long an outage may last; take retries out"}
 """Keys of a former release, with the advice for a given plan that has one. In a stored plan such a key is ignored."""
 
 

@@ -1,4 +1,9 @@
-"""References in a plan: `{tenant.…}`, `{configuration.…}`, `{steps.NAME.OUTPUT}`, `{settings.…}`, and their values.
+"""References in a plan, and their values.
+
+`{tenant.…}`, `{configuration.…}`, `{steps.NAME.OUTPUT}` and `{settings.…}` are replaced before the call of a kind.
+`{resource.OUTPUT}` and `{secrets.NAME}` are *late*: a kind replaces them in the moment of a request. The hash of a
+step's settings must change neither with an id made by the system nor with a renewed secret, and a secret must be in no
+value that lives longer than a request.
 
 Rule: substitution never raises and never guesses; a needed name without a value is returned by name. Substitution runs
 once: a substituted value is never searched for references again. Otherwise a tenant could write `{settings.…}` into the
@@ -8,13 +13,53 @@ tenant's own configuration and read the operator's secrets.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 REFERENCE: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_.-]*)(\?)?\}")
 """A dotted path in braces; a question mark marks an optional reference."""
 
+LATE: Final = frozenset({"resource", "secrets"})
+"""Roots of late references."""
+
 _NOTHING: Final = object()
 """Marks a reference without a value. JSON null counts as no value."""
+
+
+class TextPart(NamedTuple):
+    """A part of a text with references.
+
+    Attributes:
+        text: The text as written in the plan, or the value of a reference as text.
+        filled: True for the value of a reference; such a part may come from a tenant.
+        late: Path of a late reference; None for any further part.
+        optional: True if a late reference may be missing.
+    """
+
+    text: str
+    filled: bool = False
+    late: str | None = None
+    optional: bool = False
+
+
+class FilledText(str):
+    """A text with replaced references, and the parts of the text.
+
+    A late reference is in the text as written in the plan. The parts distinguish a reference of the plan from equal
+    characters in a tenant's value, so a tenant can name no secret.
+
+    Attributes:
+        parts: The parts in order; a single late part for a text of exactly one late reference.
+    """
+
+    __slots__ = ("parts",)
+    parts: tuple[TextPart, ...]
+
+    @classmethod
+    def of(cls, parts: tuple[TextPart, ...]) -> "FilledText":
+        """Returns the text of the parts."""
+        text = cls("".join(part.text for part in parts))
+        text.parts = parts
+        return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +131,87 @@ def _replace(value: Any, facts: Facts, missing: list[str]) -> Any:
     return value
 
 
+def fill_late(value: Any, known: Mapping[str, Mapping[str, Any]]) -> tuple[Any, tuple[str, ...]]:
+    """Replaces the late references in a substituted setting.
+
+    Args:
+        value: The setting, at any depth.
+        known: Values by root (`LATE`) and name.
+
+    Returns:
+        The value, and the needed names without a value. If any name is missing, the value must not be used.
+    """
+    missing: list[str] = []
+    filled = _fill(value, known, missing)
+    return (None if filled is _NOTHING else filled), tuple(dict.fromkeys(missing))
+
+
+def late_references(value: Any) -> Iterator[str]:
+    """Yields the path of every late reference in a substituted setting, at any depth."""
+    if isinstance(value, FilledText):
+        yield from (part.late for part in value.parts if part.late is not None)
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from late_references(part)
+
+
+def late_value(part: TextPart, known: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Returns the value of a late part; None without a value."""
+    root, _, name = (part.late or "").partition(".")
+    return known.get(root, {}).get(name)
+
+
+def as_text(value: Any) -> str:
+    """Returns a value as text in a longer text; booleans as JSON and TOML write them."""
+    if isinstance(value, bool):
+        return "true" if value else "false"  # `str` would give Python's `True`
+    return str(value)
+
+
+def _fill(value: Any, known: Mapping[str, Mapping[str, Any]], missing: list[str]) -> Any:
+    if isinstance(value, FilledText):
+        return _fill_text(value, known, missing)
+    if isinstance(value, Mapping):
+        parts = {name: _fill(part, known, missing) for name, part in value.items()}
+        return {name: part for name, part in parts.items() if part is not _NOTHING}
+    if isinstance(value, list | tuple):
+        return [part for item in value if (part := _fill(item, known, missing)) is not _NOTHING]
+    return value
+
+
+def _fill_text(text: FilledText, known: Mapping[str, Mapping[str, Any]], missing: list[str]) -> Any:
+    written = []
+    for part in text.parts:
+        value = late_value(part, known) if part.late is not None else part.text
+        if value is None and not part.optional:
+            missing.append(part.late or "")
+        if len(text.parts) == 1:
+            return _NOTHING if value is None else value
+        written.append("" if value is None else as_text(value))
+    return "".join(written)
+
+
 def _replace_text(text: str, facts: Facts, missing: list[str]) -> Any:
     whole = REFERENCE.fullmatch(text)
-    if whole is not None:
+    if whole is not None and not _is_late(whole[1]):
         return _look_up(whole[1], whole[2] is not None, facts, missing)
-
-    def written(found: re.Match[str]) -> str:
+    parts, end = list[TextPart](), 0
+    for found in REFERENCE.finditer(text):
+        if found.start() > end:
+            parts.append(TextPart(text[end : found.start()]))
+        end = found.end()
+        if _is_late(found[1]):
+            parts.append(TextPart(found[0], late=found[1], optional=found[2] is not None))
+            continue
         value = _look_up(found[1], found[2] is not None, facts, missing)
-        if isinstance(value, bool):
-            return "true" if value else "false"  # as JSON and TOML write it; `str` would give Python's `True`
-        return "" if value is _NOTHING else str(value)
+        parts.append(TextPart("" if value is _NOTHING else as_text(value), filled=True))
+    if not parts:
+        return text
+    return FilledText.of((*parts, TextPart(text[end:])) if end < len(text) else tuple(parts))
 
-    return REFERENCE.sub(written, text)
+
+def _is_late(path: str) -> bool:
+    return path.partition(".")[0] in LATE
 
 
 def _look_up(path: str, optional: bool, facts: Facts, missing: list[str]) -> Any:  # noqa: FBT001 - the mark `?`

@@ -28,8 +28,8 @@ class GenesysSays(StrEnum):
 def begins_destruction(before: Journal, after: Journal, move: Called) -> bool:
     """True if a move is the first delete in the teardown of a life that was once applied as a whole.
 
-    The look-up of a lost delete counts as a delete: the repeat follows at once. A lost revocation of tokens is older
-    than the teardown, and is looked up first.
+    The look-up of a lost delete counts as a delete: the repeat follows at once. A delete that is older than the
+    teardown (a lost revocation of tokens) is not taken for its first.
 
     Args:
         before: The journal before the turn.
@@ -64,3 +64,22 @@ def genesys_says(found: Integration | None) -> GenesysSays:
     if found is None or found.intended_state == _GONE:
         return GenesysSays.GONE
     return GenesysSays.INSTALLED if found.intended_state in _PRESENT else GenesysSays.UNREAD
+
+
+def held_by(says: GenesysSays | None, *, is_contradicted: bool, needs_answer: bool) -> GenesysSays | None:
+    """Returns the answer for which a removal is held; None if the removal may begin.
+
+    A contradiction stands until Genesys says that the integration is gone: a later question without an answer is no
+    consent to the removal.
+
+    Args:
+        says: The present answer; None if the question was put off, which holds a removal as no information does with
+            `needs_answer`.
+        is_contradicted: True if Genesys has had the integration since this removal was admitted.
+        needs_answer: True to hold a removal about which Genesys gives no information.
+    """
+    if says is GenesysSays.GONE:
+        return None
+    if says is GenesysSays.INSTALLED or is_contradicted:
+        return GenesysSays.INSTALLED
+    return GenesysSays.UNREAD if needs_answer or says is None else None

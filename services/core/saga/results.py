@@ -5,7 +5,8 @@ the new log. The effect of each class of answers to a create, update or delete:
 
     Done, Absent    settle the step
     Retryable       closes the intent; an outage unless `well`
-    Unknown         keeps the intent open: read back by name, then repeated; an outage unless `succeeded`
+    Unknown         keeps the intent open: read back by name, then repeated; an outage unless `succeeded`, and no try
+                    while `pending`
     Refused         closes the intent; on the way up the step's phase ends
     OperatorRefused closes the intent and waits for the operator; no outage
     Contradicted    closes the intent and waits for a person; no outage
@@ -35,8 +36,11 @@ from services.core.saga.calls import (
 from services.core.saga.intents import log_of, with_log
 from services.core.saga.moves import Called, LookUp, Run, Undo
 from services.core.saga.next_move import HELD_US
-from services.core.saga.pace import Pace
+from services.core.saga.pace import ASKED_MOST_S, Pace
 from services.core.saga.step_transitions import REPEATED, StepEvent, state_after
+
+WAITS_FOR: Final = "waiting for "
+"""Start of the reason of a step whose system works on the call; the reason of the system follows."""
 
 _NEEDS_A_PERSON: Final = frozenset({StepVerdict.REFUSED, StepVerdict.OPERATOR_REFUSED, StepVerdict.CONTRADICTED})
 """Verdicts after which the orphan check of an ended life tries again at the slow pace, because no tenant is left to
@@ -63,7 +67,7 @@ def settle(journal: Journal, move: Called, answer: Answer, now_us: int, pace: Pa
         change = _after_change(log, answer)
     if isinstance(move, Run):
         change |= _locations_after_change(log, answer)
-    after = log.model_copy(update={"at": now_us} | change)
+    after = log.model_copy(update={"at": now_us, "retried": False} | change)
     # The seed is stable over restarts and differs between tenants and steps, so their waits do not run in step.
     seed = f"{move.generation}/{move.step.name}/{after.n}/{journal.target.key if journal.target else ''}"
     after = _with_wait(after, answer, now_us, pace, seed)
@@ -91,8 +95,6 @@ def _after_change(log: StepLog, answer: Answer) -> dict[str, Any]:
         case Unknown(succeeded=True) if log.state in REPEATED and log.verdict is StepVerdict.CONTRADICTED:
             # The repeat was again a success that shows nothing. The contradiction stands until a look-up disproves it.
             return _failed(log, log.verdict, log.reason)
-        case Unknown(succeeded=True):
-            return _unsettled(log, answer) | {"succeeded": True}
         case _:
             return _unsettled(log, answer)
 
@@ -131,6 +133,11 @@ def _unsettled(log: StepLog, answer: Answer) -> dict[str, Any]:
         AssertionError: the answer settles the step; the caller must handle such an answer.
     """
     match answer:
+        case Unknown(pending=True):
+            return _pending(log, answer) | {"succeeded": True}
+        case Unknown(reason, succeeded=True, outputs=outputs) if log.verb != Verb.DELETE:
+            change = _failed(log, StepVerdict.UNKNOWN, reason) | {"succeeded": True}
+            return change | {"outputs": {**log.outputs, **outputs}}
         case Unknown(reason):
             return _failed(log, StepVerdict.UNKNOWN, reason)
         case OperatorRefused(reason):
@@ -162,6 +169,8 @@ def _after_look_up(log: StepLog, answer: Answer) -> dict[str, Any]:  # noqa: PLR
             return _failed(log, StepVerdict.OPERATOR_REFUSED, reason)
         case Contradicted(reason):
             return _failed(log, StepVerdict.CONTRADICTED, reason)
+        case Unknown(pending=True) if log.open:
+            return _pending(log, answer)
         case Retryable(reason) | Unknown(reason):
             return _failed(log, StepVerdict.UNKNOWN if log.open else StepVerdict.RETRYABLE, reason)
 
@@ -237,10 +246,20 @@ def _failed(log: StepLog, verdict: StepVerdict, reason: str) -> dict[str, Any]:
     return {"verdict": verdict, "reason": reason, "tries": log.tries + 1}
 
 
+def _pending(log: StepLog, answer: Unknown) -> dict[str, Any]:
+    """Returns the changed fields while the system works on a call: no try is counted, and the work's id is kept."""
+    reason = f"{WAITS_FOR}{answer.reason}"
+    return {"verdict": StepVerdict.UNKNOWN, "reason": reason, "outputs": {**log.outputs, **answer.outputs}}
+
+
 def _with_wait(log: StepLog, answer: Answer, now_us: int, pace: Pace, seed: str) -> StepLog:
     """Returns the log with the wait before the step's next call."""
     # `Done` and `Absent` may leave tries behind, when a look-up only told how to repeat a lost call. The repeat follows
     # at once: the system has just answered.
+    if isinstance(answer, Unknown) and answer.pending:
+        # A steady pace, since the system is well: a growing wait would only delay the tenant.
+        wait_s = min(answer.retry_after_s or pace.first_s, ASKED_MOST_S)
+        return log.model_copy(update={"not_before": now_us + int(wait_s * 1_000_000)})
     if isinstance(answer, Done | Absent) or not log.tries:
         return log
     asked_s = answer.retry_after_s if isinstance(answer, Retryable | Unknown) else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from schemas.saga import Journal, Phase, Presence, StepLog, StepVerdict
 from schemas.saga_row import SagaRow
 from services.core.reasons import reason_text
+from services.core.saga.results import WAITS_FOR
 from services.core.unwell import HELD_REMOVALS
 
 
@@ -147,13 +148,13 @@ def _position(journal: Journal) -> tuple[str | None, str | None]:
     standstill = journal.standstill
     log = journal.life.steps.get(standstill.step) if journal.life and standstill else None
     if standstill is not None:
-        return standstill.step, _answer_text(log) if log is not None and log.reason else None
+        return standstill.step, _answer_text(standstill.step, log) if log is not None and log.reason else None
     # A rolled-back saga stands nowhere; the failure names the step that caused the rollback.
     if journal.failure is not None:
         return journal.failure.step, f"{journal.failure.error_class}: {journal.failure.reason}"
     for name, log in journal.life.steps.items() if journal.life else ():
         if log.reason:
-            return name, _answer_text(log)
+            return name, _answer_text(name, log)
     return None, journal.held
 
 
@@ -166,8 +167,10 @@ def _gate_reason(system: str, journal: Journal, reason: str | None) -> str:
     return f"{system} {trouble}" + (f" ({reason})" if reason else "")
 
 
-def _answer_text(log: StepLog) -> str:
+def _answer_text(step: str, log: StepLog) -> str:
     """Returns the last answer to a step: verdict, reason and number of tries."""
+    if log.reason.startswith(WAITS_FOR):
+        return f"{WAITS_FOR}{step}: {log.reason.removeprefix(WAITS_FOR)}"
     tries = "1 try" if log.tries == 1 else f"{log.tries} tries"
     return f"{log.verdict}: {log.reason} ({tries})"
 

@@ -9,6 +9,7 @@ A kind is a class in a file of its own: traits, `build`, and the calls. A new ki
 Contradicting traits, two kinds with equal names and a class without traits stop the import of this package.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 from schemas.topics import AUDIT, named
@@ -17,15 +18,28 @@ from services.adapters.kafka.audit_trail import AuditTrail
 from services.adapters.process.clock import now_us
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings
+from services.core.saga.plan import Plan
 from services.provisioner.kinds.archive import ArchiveKind
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.postgres import PostgresKind
+from services.provisioner.kinds.python import PythonKind
+from services.provisioner.kinds.rest import RestKind
+from services.provisioner.kinds.script import ScriptKind
 from services.provisioner.kinds.step_kind import Shared, StepKind, traits_of
 from services.provisioner.kinds.subscription import SubscriptionKind
 
-KINDS: Final[tuple[type[StepKind], ...]] = (ArchiveKind, HttpKind, OAuthKind, PostgresKind, SubscriptionKind)
+KINDS: Final[tuple[type[StepKind], ...]] = (
+    ArchiveKind,
+    HttpKind,
+    OAuthKind,
+    PostgresKind,
+    PythonKind,
+    RestKind,
+    ScriptKind,
+    SubscriptionKind,
+)
 """All kinds of this release, in the order of docs/plan.md."""
 
 TRAITS: Final = traits_of(KINDS)
@@ -52,5 +66,17 @@ def build(settings: ProvisionerSettings, log: Logger) -> dict[str, StepKind]:
         Outbound(client, resolve, allow=settings.egress_allow, egress_map=settings.egress_map),
         AuditTrail(settings.kafka, named(AUDIT, settings.topic_prefix), timeout_s=_SCAN_S),
         now_us,
+        log,
     )
     return {kind.traits.name: kind.build(settings, shared) for kind in KINDS}
+
+
+async def faults_of(built: Mapping[str, StepKind], plan: Plan) -> list[str]:
+    """Returns one sentence for each fault of a plan that only the kinds can find: code that is missing or differs.
+
+    Args:
+        built: The kinds.
+        plan: A checked plan.
+    """
+    python = built[PythonKind.traits.name]
+    return await python.faults_of(plan) if isinstance(python, PythonKind) else []

@@ -15,7 +15,6 @@ endpoint), draft-ietf-httpapi-idempotency-key-header-07 (409, 422).
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from decimal import Decimal
 from typing import Any, Final
 
 from services.adapters.http_client import HttpResponse, NoAnswer, NotSent
@@ -33,6 +32,7 @@ from services.core.saga.calls import (
     Unknown,
     Verb,
 )
+from services.core.saga.json_values import equal
 
 _PASSING: Final = frozenset({405, 408, 423, 425, 429})
 """Statuses of an outage. An ingress without a backend answers 405; 408, 423, 425 and 429 ask for a retry."""
@@ -56,7 +56,6 @@ _CLIENT: Final = frozenset({"invalid_client", "unauthorized_client"})
 _SECRET_MIN: Final = 8
 """Length in characters from which an input inside an error code counts as quoted; shorter texts match by chance."""
 _CODE: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]{1,99})?([eE][+-]?[0-9]{1,3})?", re.ASCII)
 _SECONDS_DIGITS: Final = 9
 _CREDENTIALS: Final = "give this step credentials that its system accepts"
 _ADDRESS: Final = "correct the step's url: the system sends requests elsewhere"
@@ -83,7 +82,7 @@ def meaning(call: Call, response: HttpResponse) -> Answer:  # noqa: PLR0911 - on
     # A repeated create whose first answer was lost.
     if status == 409 and call.verb is Verb.CREATE and is_ours(call, response.body):
         return Done()
-    wait_s, reason = _retry_after_s(response.headers), _reason(call, response)
+    wait_s, reason = retry_after_s(response.headers), reason_of(call, response)
     if status == 409 and _STALE in codes:
         return Retryable(reason, wait_s, well=True)
     busy = status == 409 and (wait_s is not None or _is_busy(call, codes))
@@ -159,50 +158,13 @@ def shown(call: Call, response: HttpResponse) -> str | Contradicted | Unknown:
     return Contradicted(f"{foreign} is not ours", anothers=True) if foreign else Contradicted(f"{field} is not shown")
 
 
-def difference(asked: Any, found: Any, path: str = "") -> str | None:
-    """Returns the path of the first field with a value other than asked for; None without a difference.
-
-    A field absent from `found` is no difference. A number and its text are equal: some systems show numbers as text.
-
-    Args:
-        asked: JSON value sent.
-        found: JSON value shown.
-        path: Path of both values from the top, each name after a dot.
-    """
-    if isinstance(asked, Mapping) and isinstance(found, Mapping):
-        inner = (difference(asked[name], found[name], f"{path}.{name}") for name in asked if name in found)
-        return next((different for different in inner if different), None)
-    if isinstance(asked, list | tuple) and isinstance(found, list) and len(asked) == len(found):
-        pairs = enumerate(zip(asked, found, strict=True))
-        inner = (difference(left, right, f"{path}.{index}") for index, (left, right) in pairs)
-        return next((different for different in inner if different), None)
-    return None if _equal(asked, found) else path.removeprefix(".")
-
-
-def _equal(asked: Any, found: Any) -> bool:
-    """True if two JSON values are equal, a number and its text included."""
-    # Python's True equals 1; in JSON they differ.
-    if isinstance(asked, bool) or isinstance(found, bool):
-        return asked is found
-    if isinstance(asked, str) is isinstance(found, str):
-        return bool(asked == found)
-    left, right = _number(asked), _number(found)
-    return left is not None and left == right
-
-
-def _number(value: Any) -> Decimal | None:
-    """Returns the number in a JSON number or in a text with the syntax of a JSON number; None for any further value."""
-    text = str(value) if isinstance(value, str | int | float) else ""
-    return Decimal(text) if _NUMBER.fullmatch(text) else None
-
-
 def _foreign_field(call: Call, body: Mapping[str, Any]) -> str | None:
     """Returns the first of the owner fields `key` and `generation` with a foreign or missing value; None if ours."""
     ours = {"key": call.key, "generation": call.generation}
-    return next((name for name, value in ours.items() if not _equal(value, body.get(name))), None)
+    return next((name for name, value in ours.items() if not equal(value, body.get(name))), None)
 
 
-def _reason(call: Call, response: HttpResponse) -> str:
+def reason_of(call: Call, response: HttpResponse) -> str:
     """Returns the status, with the error code of the body if the code quotes no input of the call.
 
     Reasons reach the log and the audit trail; inputs may hold secrets and personal data.
@@ -248,7 +210,7 @@ def _first(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Returns the wait in `Retry-After`, in seconds; None without a valid value.
 
     A date is compared with the `Date` of the response, if given: the clocks of two machines may differ.

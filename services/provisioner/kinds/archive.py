@@ -32,7 +32,7 @@ from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Absent, Answer, Call, Done, OperatorRefused, Refused, Retryable, Unknown, Verb
 from services.core.saga.kind_traits import KindTraits, SystemBy
-from services.provisioner.kinds.step_kind import Shared
+from services.provisioner.kinds.step_kind import PlannedRequest, Shared
 
 AuditOf = Callable[[str, int | None], Awaitable[list[bytes]]]
 """Returns the audit records of a key as JSON lines, from a time on (microseconds UTC; None: all)."""
@@ -85,6 +85,13 @@ class ArchiveKind:
             Unusable: ARCHIVE_URL cannot be used.
         """
         return cls(_store(settings), shared.trail.records_of, shared.now_us)
+
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the objects of an undo; creating makes no request."""
+        if call.verb is Verb.DELETE:
+            return tuple(PlannedRequest(f"write {_folder(call)}/{name}") for name in (TRAIL, MANIFEST))
+        return (PlannedRequest(f"look for {_folder(call)}/{MANIFEST}"),) if call.verb is Verb.READ else ()
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""

@@ -17,7 +17,7 @@ Rules:
   remain somewhere.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, ClassVar, Final, Self
@@ -38,12 +38,13 @@ from services.core.saga.calls import (
     Verb,
     resource_name,
 )
+from services.core.saga.json_values import difference
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
-from services.provisioner.kinds.answers import difference, meaning, shown
+from services.provisioner.kinds.answers import meaning, shown
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
-from services.provisioner.kinds.step_kind import Shared
+from services.provisioner.kinds.step_kind import PlannedRequest, Shared
 
 _ID_MAX: Final = 1_000
 AuthHeaders = dict[str, str]
@@ -57,7 +58,7 @@ class HttpKind:
         name="http",
         meaning="Keeps one named resource in a system that speaks [our REST contract](rest-contract.md).",
         keys=(
-            PlanKey("url", Form.URL, "Base URL of the system. Where it is missing there is nothing to keep."),
+            PlanKey("url", Form.BASE_URL, "Base URL of the system. Where it is missing there is nothing to keep."),
             URL_FROM,
             PATH,
             PlanKey(
@@ -84,6 +85,20 @@ class HttpKind:
     def build(cls, _: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind; no setting of the process is used."""
         return cls(shared.outbound)
+
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the requests of a call: to each location a token first, and removals from former locations last."""
+        wanted = _wanted_location(call)
+        if call.verb is Verb.DELETE:
+            return tuple(one for base in _known_locations(call) or wanted for one in _planned(call, "DELETE", base))
+        if call.verb is Verb.READ:
+            return tuple(one for base in wanted for one in _planned(call, "GET", base))
+        former = [location for location in _known_locations(call) if location not in wanted]
+        return (
+            *(one for base in wanted for one in _planned(call, "PUT", base, _wanted_resource(call))),
+            *(one for base in former for one in _planned(call, "DELETE", base)),
+        )
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
@@ -251,6 +266,18 @@ class HttpKind:
 
     async def _send(self, call: Call, request: HttpRequest, url_origin: Origin) -> HttpResponse | Answer:
         return await self._outbound.send(call, request, url_origin)
+
+
+def _planned(call: Call, method: str, base: str, body: Any = None) -> Iterator[PlannedRequest]:
+    """Yields the requests at a location before any of them is sent."""
+    wanted = call.settings.get("credentials", {})
+    client = {name: value for name, value in wanted.items() if name != "path"}
+    if client:
+        form = {"grant_type": "client_credentials", **client}
+        yield PlannedRequest(f"POST {base.rstrip('/')}{wanted.get('path', '/oauth/token')}", form)
+    if method == "DELETE" and call.outputs.get("url") != base:
+        yield PlannedRequest(f"GET {_resource_url(call, base)}")
+    yield PlannedRequest(f"{method} {_resource_url(call, base)}", body)
 
 
 def _wanted_resource(call: Call) -> dict[str, Any]:

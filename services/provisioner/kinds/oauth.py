@@ -30,7 +30,7 @@ from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.answers import meaning
 from services.provisioner.kinds.outbound import Origin, Outbound, origin
 from services.provisioner.kinds.shared_keys import URL_FROM
-from services.provisioner.kinds.step_kind import Shared
+from services.provisioner.kinds.step_kind import PlannedRequest, Shared
 
 
 class OAuthKind:
@@ -41,7 +41,10 @@ class OAuthKind:
         meaning="Issues and revokes the tenant's access token.",
         keys=(
             PlanKey(
-                "url", Form.URL, "Of the server: `/token`, `/revoke` and `/grants/{name}` are below it.", required=True
+                "url",
+                Form.BASE_URL,
+                "Of the server: `/token`, `/revoke` and `/grants/{name}` are below it.",
+                required=True,
             ),
             URL_FROM,
             PlanKey("client_id", Form.TEXT, "Our client at that server.", required=True),
@@ -65,6 +68,20 @@ class OAuthKind:
     def build(cls, _: ProvisionerSettings, shared: Shared) -> Self:
         """Returns the kind; no setting of the process is used."""
         return cls(shared.outbound)
+
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the requests of a call; the token to revoke is read from the grant first."""
+        base, name = str(call.settings.get("url", "")).rstrip("/"), resource_name(call.key, call.generation)
+        grant = PlannedRequest(f"GET {base}/grants/{quote(name, safe='')}")
+        if call.verb is Verb.READ:
+            return (grant,)
+        if call.verb is Verb.DELETE:
+            return grant, PlannedRequest(f"POST {base}/revoke", {"token_type_hint": "access_token"})
+        if call.verb is Verb.UPDATE and call.outputs.get("access_token"):
+            return ()
+        form = {"grant_type": "client_credentials", "scope": f"tenant:{name}"}
+        return (PlannedRequest(f"POST {base}/token", form),)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""

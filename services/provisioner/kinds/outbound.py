@@ -40,18 +40,21 @@ class Outbound:
 
         self._client = PinnedClient(client, resolver, judge, egress.judge_addresses)
 
-    async def send(self, call: Call, request: HttpRequest, origin: Origin) -> HttpResponse | Answer:
+    async def send(
+        self, call: Call, request: HttpRequest, origin: Origin, every: Mapping[str, str] | None = None
+    ) -> HttpResponse | Answer:
         """Sends one request of a call.
 
         Args:
             call: The call; its time limit is the request's.
             request: The request, without the headers of every call.
             origin: Origin of the URL.
+            every: Headers of every call; None for the headers of our REST contract.
 
         Returns:
             The complete HTTP response, or the answer of the step if no complete response came.
         """
-        whole = replace(request, headers=headers(call) | dict(request.headers))
+        whole = replace(request, headers={**(headers(call) if every is None else every), **request.headers})
         send = self._client.send_judged
         if origin is Origin.OPERATOR:
             send, whole = self._client.send_trusted, _traced(whole)

@@ -45,7 +45,7 @@ from services.core.saga.calls import (
 from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan import schema_name
 from services.provisioner.kinds import postgres_contents, postgres_ownership
-from services.provisioner.kinds.step_kind import Shared
+from services.provisioner.kinds.step_kind import PlannedRequest, Shared
 
 _NAME: Final = re.compile(r"t_[0-9a-f]{32}", re.ASCII)
 _LIMIT_MS: Final = 10_000
@@ -172,6 +172,14 @@ class PostgresKind:
         # Without a database of their own, tenants' schemas lie beside the registry's.
         database = settings.tenant_database_url or required(settings, "database_url")
         return cls(usable("TENANT_DATABASE_URL", database), settings.system_calls_at_once)
+
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the statement on the schema and the role, which have one name."""
+        statement = {Verb.DELETE: "DROP SCHEMA and ROLE", Verb.READ: "look for SCHEMA"}.get(
+            call.verb, "CREATE SCHEMA and ROLE"
+        )
+        return (PlannedRequest(f"{statement} {schema_name(call.key, call.generation)}"),)
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""

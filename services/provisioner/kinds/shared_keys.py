@@ -12,14 +12,14 @@ URL_FROM: Final = PlanKey(
     default="event",
     choices=("event", "operator"),
 )
-PATH: Final = PlanKey("path", Form.TEXT, "Between the base URL and the resource's name.", default="")
+PATH: Final = PlanKey("path", Form.PATH, "Between the base URL and the resource's name.", default="")
 CREDENTIALS: Final = PlanKey(
     "credentials",
     Form.TABLE,
     "OAuth client of the system, proved before anything is made (RFC 6749, section 4.4). Without it requests carry no "
     "`Authorization`.",
     keys=(
-        PlanKey("path", Form.TEXT, "Of the token endpoint, below the base URL.", default="/oauth/token"),
+        PlanKey("path", Form.PATH, "Of the token endpoint, below the base URL.", default="/oauth/token"),
         PlanKey("client_id", Form.TEXT, "Client id.", required=True),
         PlanKey("client_secret", Form.TEXT, "Client secret.", required=True),
     ),

@@ -6,10 +6,12 @@ Rule: a kind is built from the settings of the process and from `Shared` alone, 
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 from services.adapters.kafka.audit_trail import AuditTrail
+from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings
+from services.core.saga.calls import Call
 from services.core.saga.kind_traits import KindTraits
 from services.provisioner.caller import StepHandler
 from services.provisioner.kinds.outbound import Outbound
@@ -23,11 +25,13 @@ class Shared:
         outbound: Sends HTTP requests under the egress rules; the only way to the shared HTTP client.
         trail: Reads audit records by key.
         now_us: Clock, microseconds UTC.
+        log: Logger of the service.
     """
 
     outbound: Outbound
     trail: AuditTrail
     now_us: Callable[[], int]
+    log: Logger
 
 
 class StepKind(StepHandler, Protocol):
@@ -45,6 +49,31 @@ class StepKind(StepHandler, Protocol):
 
     async def close(self) -> None:
         """Closes the connections; safe to call for kinds that share a client."""
+
+
+class PlannedRequest(NamedTuple):
+    """A request as shown to people before any call.
+
+    Attributes:
+        target: Verb and target of the system, as `PUT https://…`.
+        body: JSON value or form of the request; None without a body.
+    """
+
+    target: str
+    body: Any = None
+
+
+@runtime_checkable
+class ShowsRequests(Protocol):
+    """A kind that tells the requests of a call beforehand. Optional; without it the `url` of the call is shown."""
+
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the requests of a call whose every request succeeds; empty for a call without any request.
+
+        Args:
+            call: The call. Secrets in the settings and outputs are replaced by texts in angle brackets.
+        """
 
 
 def traits_of(kinds: Iterable[type[StepKind]]) -> dict[str, KindTraits]:

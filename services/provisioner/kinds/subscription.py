@@ -14,7 +14,7 @@ from services.core.saga.plan_forms import Form, PlanKey
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
 from services.provisioner.kinds.shared_keys import CREDENTIALS, PATH, URL_FROM
-from services.provisioner.kinds.step_kind import Shared
+from services.provisioner.kinds.step_kind import PlannedRequest, Shared
 
 
 class SubscriptionKind:
@@ -24,7 +24,7 @@ class SubscriptionKind:
         name="subscription",
         meaning="Keeps one event subscription, paused while the integration is disabled.",
         keys=(
-            PlanKey("url", Form.URL, "Base URL of the system.", required=True),
+            PlanKey("url", Form.BASE_URL, "Base URL of the system.", required=True),
             URL_FROM,
             PATH,
             PlanKey("topics", Form.TEXTS, "What is subscribed to.", default=[]),
@@ -48,11 +48,21 @@ class SubscriptionKind:
         """Returns the kind; no setting of the process is used."""
         return cls(shared.outbound)
 
+    @staticmethod
+    def requests_of(call: Call) -> tuple[PlannedRequest, ...]:
+        """Returns the requests of the resource behind."""
+        return HttpKind.requests_of(_of_resource(call))
+
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
-        body = {"topics": call.settings.get("topics", []), "state": "active" if call.enabled else "paused"}
-        return await self._resource.call(replace(call, settings={**call.settings, "body": body}))
+        return await self._resource.call(_of_resource(call))
 
     async def close(self) -> None:
         """Closes the HTTP client shared by the kinds; a repeated close is harmless."""
         await self._resource.close()
+
+
+def _of_resource(call: Call) -> Call:
+    """Returns the call of the resource behind, with the fields of a subscription as its body."""
+    body = {"topics": call.settings.get("topics", []), "state": "active" if call.enabled else "paused"}
+    return replace(call, settings={**call.settings, "body": body})
