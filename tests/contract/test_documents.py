@@ -68,6 +68,9 @@ KAFKAS: Final = frozenset({
 KAFKAS_SETTINGS: Final = {"ADMIN_CONFIG"}
 """The variable of a shell in those command lines."""
 
+OPENSSLS_SETTINGS: Final = {"SSL_CERT_FILE"}
+"""Variables that OpenSSL reads by itself."""
+
 NO_CALL: Final = "lifecycle sagas on "
 """The name of a worker."""
 
@@ -199,7 +202,8 @@ def test_every_setting_named_in_a_text_exists() -> None:
     """Constants of the code, and variables that it or a script reads, may be named as well."""
     known = {word for name in python("services/", "schemas/", "tests/") for word in identifiers(name)}
     known |= {text.text for name in plain() for text in matches(name, _SETTING)}
-    known |= {name.upper() for name in Settings.model_fields} | KAFKAS_SETTINGS | opentelemetry_names.STANDARD
+    known |= {name.upper() for name in Settings.model_fields} | KAFKAS_SETTINGS | OPENSSLS_SETTINGS
+    known |= opentelemetry_names.STANDARD
     texts = [text for name in documents() for text in spans(name)]
     texts += [text for name in python("services/", "schemas/") for text in quoted(name)]
     none(text.says(one) for text in texts for one in _SETTING.findall(text.text) if one not in known)
