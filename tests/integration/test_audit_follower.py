@@ -124,15 +124,15 @@ async def test_an_organisation_without_a_file_asks_for_nobody(world: Outside) ->
 async def test_audits_that_cannot_be_saved_are_read_again_after_a_crash(world: Outside) -> None:
     chosen = settings(f"{world.url}/genesys", world.folder, world.orgs)
     key = change(world, 0)
-    barrier = world.folder / "reconciler" / "audits.new"
-    barrier.mkdir(parents=True)
+    barrier = world.folder / "reconciler"
+    barrier.symlink_to("nowhere")  # nothing can be read there, and no folder made
     async with following(chosen) as follower:
         await until_due(follower, key)
         await eventually_async(lambda: asyncio.sleep(0, bool(follower._troubles)))
-        with pytest.raises(OSError, match="audits"):
+        with pytest.raises(OSError, match="reconciler"):
             await follower.was_read(report(), None, now_us())
     assert sync_times(world.folder) == {}
-    barrier.rmdir()
+    barrier.unlink()
     async with following(chosen) as follower:
         await until_due(follower, key)
         await eventually_async(lambda: asyncio.sleep(0, key in sync_times(world.folder)[ORG].waiting))

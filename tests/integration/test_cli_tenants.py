@@ -146,7 +146,10 @@ def test_different_filters_combine_by_and_and_repeated_filters_by_or(
         (("tenants", "list", "--older-than", "soon"), "--older-than: 'soon' is neither 0 nor a number"),
         (("reconcile", "--now", "--org", "nope"), "--org: 'nope': no such organisation"),
         (("reconcile", "--dry-run", "--approve", "x"), "--approve: a --dry-run changes nobody"),
-        (("reconcile", "--refuse", "x", "--by", "Ada"), "--refuse: 'x': this run removes nobody; nothing was done"),
+        (
+            ("reconcile", "--refuse", "x", "--by", "Ada"),
+            "--refuse: 'x': this run has no removals that nobody has refused; nothing was done",
+        ),
         (
             ("reconcile", "--now", "--approve", "x", "--by", "Ada"),
             "--approve: 'x': this run removes nobody and holds no new tenants; nothing was done",
