@@ -248,7 +248,7 @@ OUTAGES: Final[dict[str, Says]] = {
 }
 
 
-@pytest.mark.parametrize("everywhere", [False, True])
+@pytest.mark.parametrize("everywhere", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize("outage", OUTAGES, ids=str)
 async def test_an_outage_rolls_no_tenant_back_and_makes_no_second_resource(
     api: TenantsApi, exchange: RestExchange, outage: str, *, everywhere: bool

@@ -71,6 +71,7 @@ def test_lost_answers_make_no_account_twice_and_leave_none(stage: Stage) -> None
     assert "hush" not in str(kept)
 
 
+@pytest.mark.long
 def test_every_failure_of_every_call_ends_as_desired_or_rolled_back(stage: Stage) -> None:
     cases = [(verb, fault) for verb in ("create", "update", "delete") for fault in ("refuse", "error", "down")]
     keys = stage.keys(len(cases) + 1)
@@ -125,7 +126,7 @@ def test_an_uninstall_during_each_create_and_update_leaves_no_account(stage: Sta
     account_exists(stage, dict.fromkeys(keys))
 
 
-@pytest.mark.parametrize("verb", ["read", "create"])
+@pytest.mark.parametrize("verb", [pytest.param("read", marks=pytest.mark.long), "create"])
 def test_a_stopped_worker_that_goes_on_makes_no_second_account(stage: Stage, verb: str) -> None:
     """Stopped during its `find`, it must not POST afterwards; stopped during its POST, the account is found."""
     (of,) = stage.keys(1)
