@@ -11,6 +11,7 @@ from schemas.event import Observed
 from schemas.genesys import Organisation, Reading
 from schemas.tenant import Tenant
 from schemas.values import Json, Key
+from services.core.ledger.merge import RETRY_SPAN_US
 from services.core.reconcile.audit_gaps import unsettled
 from services.core.reconcile.onboarding import OrganisationState, held_back
 from services.core.reconcile.reconcile import (
@@ -244,22 +245,27 @@ def test_an_audit_of_a_removal_stands_for_a_sight_in_both_looks() -> None:
     assert (first.action, second.action) == (Action.WAIT, Action.REMOVE)
 
 
+def test_a_webhook_that_came_after_the_audit_of_the_removal_may_be_of_before_it() -> None:
+    late = evidence(EVENT_US - RETRY_SPAN_US + 1)
+    assert judged_by_audits(late, late)[1].action is Action.REMOVE
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [
         (evidence(), {}),
         ({}, evidence()),
         (evidence(client_id="client-2"), evidence(client_id="client-2")),
-        (evidence(EVENT_US), evidence(EVENT_US)),
+        (evidence(EVENT_US - RETRY_SPAN_US), evidence(EVENT_US - RETRY_SPAN_US)),
     ],
-    ids=["settled after the first look", "in the second look alone", "of other credentials", "not after the event"],
+    ids=["settled after the first look", "in the second look alone", "of other credentials", "long before the event"],
 )
 def test_other_audits_of_a_removal_remove_nobody(first: Removals, second: Removals) -> None:
     assert judged_by_audits(first, second)[1].action is not Action.REMOVE
 
 
 def test_a_reinstall_under_the_same_id_takes_the_evidence_of_an_audit_away() -> None:
-    restored = tenant(1, event_at=NOW_US + 1, updated_at=NOW_US + 1)
+    restored = tenant(1, event_at=EVENT_US + 1 + RETRY_SPAN_US, updated_at=NOW_US + 1)
     assert judged_by_audits(evidence(), evidence(), tenant(1), restored)[1].action is Action.REFUSE
 
 

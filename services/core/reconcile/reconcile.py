@@ -28,6 +28,7 @@ from schemas.removal import REMOVE_LEAST, REMOVE_PERCENT, removals_digest
 from schemas.tenant import Tenant
 from schemas.times import rfc3339
 from schemas.values import EventType, Key
+from services.core.ledger.merge import RETRY_SPAN_US
 from services.core.reconcile.observed_state import (
     ABSENT,
     ObservedKey,
@@ -348,11 +349,12 @@ def _vouches(removal: AuditedRemoval | None, tenant: Tenant | None, client_id: s
     """True if an audit of a removal stands for the sight of these credentials, in the look at hand.
 
     Without, a tenant that was removed before its first sight would stay for ever: its absence counts for nothing. An
-    event after the audit, like a reinstall under the same id, takes the evidence away.
+    event after the audit, like a reinstall under the same id, takes the evidence away. The view has the time of an
+    event's arrival alone, and a webhook of before the removal may arrive as late as the sender retries.
     """
     if removal is None or tenant is None or not tenant.installed:
         return False
-    return removal.client_id == client_id and removal.at_us > _event_us(tenant)
+    return removal.client_id == client_id and removal.at_us > _event_us(tenant) - RETRY_SPAN_US
 
 
 def _judge(
