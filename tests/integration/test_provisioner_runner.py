@@ -289,8 +289,8 @@ async def test_sagas_waiting_for_a_system_run_at_once_when_it_is_well(database_u
     async def active() -> bool:
         return all(row.phase == "active" for row in await registry.sagas(limit=20))
 
-    # Who is turned away comes by himself within a minute: a third of that is no time for all of twelve.
-    assert await eventually_async(active, 20.0)
+    # Who is turned away comes by himself within a minute: half of that is no time for all of twelve.
+    assert await eventually_async(active, 30.0)
     runner.stop()
     await running
     await registry.close()
