@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from services.core.saga.kind_traits import KindTraits
+from services.core.saga.kind_traits import KindTraits, SystemBy
 from services.core.saga.plan_forms import Form, PlanKey
 from services.core.saga.program_contract import HOLD
 from services.core.saga.references import references
@@ -34,7 +34,6 @@ UNKNOWN: Final = PlanKey(
     default="read",
     choices=("read", HOLD),
 )
-PROGRAM_KEYS: Final = (INPUTS, OUTPUTS, SECRET_OUTPUTS, ENVIRONMENT, UNKNOWN)
 
 _OUTPUT: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -44,7 +43,7 @@ _LITERAL: Final = ("argv", "class", "outputs", "secret_outputs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgramTraits(KindTraits):
-    """Traits of a kind with the keys `PROGRAM_KEYS`."""
+    """Traits of a kind whose steps name their outputs (`program_traits`)."""
 
     def outputs_of(self, settings: Mapping[str, Any]) -> tuple[str, ...]:
         """Returns the outputs named in the plan, the sealed ones included."""
@@ -78,6 +77,28 @@ class ProgramTraits(KindTraits):
             f"outputs: {name} is named twice" for name in sorted({name for name in outputs if outputs.count(name) > 1})
         )
         yield from _variable_faults(row)
+
+
+def program_traits(name: str, meaning: str, code: PlanKey) -> ProgramTraits:
+    """Returns the traits of a kind for the operator's code.
+
+    Args:
+        name: Name of the kind.
+        meaning: Purpose of the kind, for the page of the plan.
+        code: Key of the plan with the name of the code.
+    """
+    return ProgramTraits(
+        name=name,
+        meaning=meaning,
+        keys=(code, INPUTS, OUTPUTS, SECRET_OUTPUTS, ENVIRONMENT, UNKNOWN),
+        outputs=(),
+        secret_outputs=frozenset(),
+        credentials=frozenset(),
+        system=SystemBy.STEP,
+        silent_verbs=frozenset(),
+        reissued=False,
+        left_behind=False,
+    )
 
 
 def _variable_faults(row: Mapping[str, Any]) -> Iterator[str]:

@@ -6,13 +6,14 @@ that ended in any way but by an exit status of the contract may have done all or
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from services.adapters.process.logs import Logger
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.programs.run import Program, ProgramEnd, ProgramResult, Programs
 from services.core.saga.calls import Answer, Call, OperatorRefused, Refused, Retryable
 from services.core.saga.program_contract import OUTPUT_MOST_BYTES, answer_of, cleaned, unclear
+from services.provisioner.kinds.step_kind import Shared
 
 _LINES_MOST: Final = 100
 """Log lines of one call."""
@@ -69,6 +70,22 @@ class ChildProgram:
         given = _environment(environment)
         kept = dict(_BASIC) if isinstance(given, Refused) else given
         return await self._programs.run(Program(argv, text, kept, timeout_s, OUTPUT_MOST_BYTES), lambda _: None)
+
+    async def close(self) -> None:
+        """Waits for the end of programs whose calls were cancelled."""
+        await self._programs.close()
+
+
+class ProgramKind:
+    """Common part of the kinds `script` and `python`: the runs of programs."""
+
+    def __init__(self, programs: ChildProgram) -> None:
+        self._programs = programs
+
+    @classmethod
+    def build(cls, settings: ProvisionerSettings, shared: Shared) -> Self:
+        """Returns the kind, with working folders below STATE_DIR."""
+        return cls(ChildProgram.of(settings, shared.log))
 
     async def close(self) -> None:
         """Waits for the end of programs whose calls were cancelled."""

@@ -13,49 +13,33 @@ import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any, ClassVar, Final, Self
+from typing import Any, ClassVar, Final
 
 from services import steps
-from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.programs.run import ProgramEnd
 from services.core.saga.calls import Answer, Call, OperatorRefused, Refused
-from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.plan import Plan, Step
 from services.core.saga.plan_forms import nearest
 from services.core.saga.program_contract import DONE, WORDS_MOST, request
-from services.core.saga.program_traits import CLASS, PROGRAM_KEYS, ProgramTraits
-from services.provisioner.kinds.child_program import ChildProgram
-from services.provisioner.kinds.step_kind import Shared
+from services.core.saga.program_traits import CLASS, program_traits
+from services.provisioner.kinds.child_program import ChildProgram, ProgramKind
 
 _HOST: Final = Path(steps.__file__).with_name("host.py")
 _DESCRIBE_S: Final = 30.0
 _INSTALL: Final = "install the distribution with this class on every machine of the provisioner, and start it again"
 
 
-class PythonKind:
+class PythonKind(ProgramKind):
     """Calls the class of a step."""
 
-    traits: ClassVar[KindTraits] = ProgramTraits(
-        name="python",
-        meaning="Calls an installed Python class of yours ([the interface](own-steps-in-code.md)).",
-        keys=(CLASS, *PROGRAM_KEYS),
-        outputs=(),
-        secret_outputs=frozenset(),
-        credentials=frozenset(),
-        system=SystemBy.STEP,
-        silent_verbs=frozenset(),
-        reissued=False,
-        left_behind=False,
+    traits: ClassVar[KindTraits] = program_traits(
+        "python", "Calls an installed Python class of yours ([the interface](own-steps-in-code.md)).", CLASS
     )
 
     def __init__(self, programs: ChildProgram) -> None:
-        self._programs = programs
+        super().__init__(programs)
         self._classes: Mapping[str, list[str]] | None = None
-
-    @classmethod
-    def build(cls, settings: ProvisionerSettings, shared: Shared) -> Self:
-        """Returns the kind, with working folders below STATE_DIR."""
-        return cls(ChildProgram.of(settings, shared.log))
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
@@ -67,10 +51,6 @@ class PythonKind:
         except ValueError:
             return Refused("inputs: no JSON text", heard=False)
         return await self._programs.answer(call, _argv(), text)
-
-    async def close(self) -> None:
-        """Waits for the end of calls that were cancelled."""
-        await self._programs.close()
 
     async def faults_of(self, plan: Plan) -> list[str]:
         """Returns one sentence for each fault: a class that is missing, cannot be loaded or declares less."""

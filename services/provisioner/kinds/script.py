@@ -8,40 +8,21 @@ Rule: nothing of a tenant reaches the command line. `argv` is taken from the pla
 """
 
 import json
-from typing import ClassVar, Self
+from typing import ClassVar
 
-from services.adapters.process.settings import ProvisionerSettings
 from services.core.saga.calls import Answer, Call, Refused
-from services.core.saga.kind_traits import KindTraits, SystemBy
+from services.core.saga.kind_traits import KindTraits
 from services.core.saga.program_contract import request
-from services.core.saga.program_traits import ARGV, PROGRAM_KEYS, ProgramTraits
-from services.provisioner.kinds.child_program import ChildProgram
-from services.provisioner.kinds.step_kind import Shared
+from services.core.saga.program_traits import ARGV, program_traits
+from services.provisioner.kinds.child_program import ProgramKind
 
 
-class ScriptKind:
+class ScriptKind(ProgramKind):
     """Runs the program of a step."""
 
-    traits: ClassVar[KindTraits] = ProgramTraits(
-        name="script",
-        meaning="Runs a program of yours for each call ([the contract](own-steps-in-code.md)).",
-        keys=(ARGV, *PROGRAM_KEYS),
-        outputs=(),
-        secret_outputs=frozenset(),
-        credentials=frozenset(),
-        system=SystemBy.STEP,
-        silent_verbs=frozenset(),
-        reissued=False,
-        left_behind=False,
+    traits: ClassVar[KindTraits] = program_traits(
+        "script", "Runs a program of yours for each call ([the contract](own-steps-in-code.md)).", ARGV
     )
-
-    def __init__(self, programs: ChildProgram) -> None:
-        self._programs = programs
-
-    @classmethod
-    def build(cls, settings: ProvisionerSettings, shared: Shared) -> Self:
-        """Returns the kind, with working folders below STATE_DIR."""
-        return cls(ChildProgram.of(settings, shared.log))
 
     async def call(self, call: Call) -> Answer:
         """Carries out one call."""
@@ -51,7 +32,3 @@ class ScriptKind:
         except ValueError:
             return Refused("inputs: no JSON text", heard=False)
         return await self._programs.answer(call, tuple(call.settings["argv"]), text)
-
-    async def close(self) -> None:
-        """Waits for the end of programs whose calls were cancelled."""
-        await self._programs.close()
