@@ -41,7 +41,7 @@ from services.adapters.system_gates import SystemGates
 from services.adapters.tenant_file import TenantFile
 from services.core.saga.kind_traits import KindTraits
 from services.core.saga.pace import Pace
-from services.core.saga.plan import BadPlan, parse
+from services.core.saga.plan import BadPlan
 from services.core.saga.system_breaker import SystemBreaker
 from services.provisioner import kinds
 from services.provisioner.caller import Caller, StepHandler
@@ -49,7 +49,7 @@ from services.provisioner.census import CensusWatch
 from services.provisioner.confirmation import Confirmation
 from services.provisioner.intake import Intake, IntakeHooks, Stopped
 from services.provisioner.outbox import Outbox
-from services.provisioner.plans import PlanBook, plan_text, settings_for_plans
+from services.provisioner.plans import PlanBook, settings_for_plans, text_and_plan
 from services.provisioner.recovery import GROUP, Recovery
 from services.provisioner.registry_guard import RegistryGuard
 from services.provisioner.removals import RemovalGate
@@ -128,8 +128,7 @@ def main(settings: ProvisionerSettings, *, accept_older: bool = False) -> int:
 async def _main(settings: ProvisionerSettings, log: Logger, *, accept_older: bool) -> int:
     built = kinds.build(settings, log)
     try:
-        text = plan_text(settings, kinds.TRAITS)
-        plan = parse(text, kinds=kinds.TRAITS, settings=settings_for_plans(settings))
+        text, plan = text_and_plan(settings, kinds.TRAITS)
         if faults := await kinds.faults_of(built, plan):
             raise Unusable("\n".join(f"PLAN_FILE: {settings.plan_file}: {fault}" for fault in faults))
         step_handlers = StepHandlers(built, kinds.TRAITS, text)

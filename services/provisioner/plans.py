@@ -5,7 +5,6 @@ begins with the plan, so PLAN_FILE may change at any time. A plan is known by th
 makes a new plan.
 """
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -55,13 +54,18 @@ def checked(text: str, settings: ProvisionerSettings, kinds: Mapping[str, KindTr
         BadPlan: the plan has faults; carries every fault.
     """
     found = check(text, kinds=kinds, settings=settings_for_plans(settings), allow=settings.egress_allow)
-    if missing := missing_secrets(text, NamedSecrets(settings.secrets_dir, settings.plan_secrets)):
+    if missing := missing_secrets(found, NamedSecrets(settings.secrets_dir, settings.plan_secrets)):
         raise BadPlan(missing)
     return found
 
 
 def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) -> str:
-    """Returns the text of the plan for new lives, after a complete check.
+    """Returns the text of the plan for new lives, after a complete check; see `text_and_plan`."""
+    return text_and_plan(settings, kinds)[0]
+
+
+def text_and_plan(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) -> tuple[str, Plan]:
+    """Returns the plan for new lives as text and parsed, after a complete check.
 
     Args:
         settings: Settings of the process.
@@ -73,10 +77,9 @@ def plan_text(settings: ProvisionerSettings, kinds: Mapping[str, KindTraits]) ->
     plan = plan_path(settings)
     text = read_plan_file(plan, "PLAN_FILE")
     try:
-        checked(text, settings, kinds)
+        return text, checked(text, settings, kinds)
     except BadPlan as bad:
         raise Unusable("\n".join(f"PLAN_FILE: {plan}: {fault}" for fault in bad.faults)) from None
-    return text
 
 
 def read_plan_file(plan: Path, named: str) -> str:
@@ -97,15 +100,15 @@ def read_plan_file(plan: Path, named: str) -> str:
         raise Unusable(f"{named}: {plan}: not UTF-8") from None
 
 
-def missing_secrets(text: str, secrets: Mapping[str, str]) -> list[PlanFault]:
+def missing_secrets(plan: Plan, secrets: Mapping[str, str]) -> list[PlanFault]:
     """Returns one fault per secret that a checked plan names and nobody has given."""
     found = []
-    for number, row in enumerate(tomllib.loads(text)["step"], 1):
-        for path in sorted({path for path, _ in references(row) if path.startswith("secrets.")}):
+    for number, step in enumerate(plan.steps, 1):
+        for path in sorted({path for path, _ in references(step.settings) if path.startswith("secrets.")}):
             name = path.removeprefix("secrets.")
             if name not in secrets:
                 told = f"no such secret; put a file {name} into SECRETS_DIR, or name it in PLAN_SECRETS"
-                found.append(of_step(number, row, f"{{{path}}}: {told}"))
+                found.append(of_step(number, {"name": step.name}, f"{{{path}}}: {told}"))
     return found
 
 

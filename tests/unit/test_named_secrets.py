@@ -8,6 +8,7 @@ from services.adapters.process.environment import read
 from services.adapters.process.errors import Unusable
 from services.adapters.process.settings import ProvisionerSettings
 from services.adapters.secrets.named_secrets import SECRET_MAX_BYTES, NamedSecrets
+from services.core.saga.plan import parse
 from services.provisioner.kinds import TRAITS
 from services.provisioner.plans import missing_secrets, plan_text
 
@@ -51,7 +52,7 @@ def test_what_is_no_secret_file_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_plan_that_names_a_missing_secret_is_refused_with_the_step_and_the_remedy(tmp_path: Path) -> None:
-    assert [str(fault) for fault in missing_secrets(PLAN, {"key": "k"})] == [
+    assert [str(fault) for fault in missing_secrets(parse(PLAN, kinds=TRAITS, settings={}), {"key": "k"})] == [
         "step 1 (a): {secrets.other}: no such secret; put a file other into SECRETS_DIR, or name it in PLAN_SECRETS"
     ]
     plan = tmp_path / "plan.toml"
