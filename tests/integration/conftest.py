@@ -1,4 +1,4 @@
-"""Fixtures of several files: each file has a ledger, a Genesys and an ingress of its own, made when a test asks."""
+"""Fixtures of several files: each has a ledger, Genesys, ingress and database of its own, made when a test asks."""
 
 import secrets
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from services.adapters.kafka.tenant_view import TenantView
 from tests.support.eventually import eventually
 from tests.support.ingress_process import Ingress, ingress
 from tests.support.ledger_process import LedgerBench
+from tests.support.operator_world import database_of
 from tests.support.simulator_process import Outside, outside
 
 
@@ -41,3 +42,10 @@ def view(bench: LedgerBench) -> Iterator[TenantView]:
     """The published tenants of `bench`."""
     with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def database(database_admin_url: str) -> Iterator[str]:
+    """A database of its own, for all tests of a file."""
+    with database_of(database_admin_url) as url:
+        yield url

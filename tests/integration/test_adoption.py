@@ -3,7 +3,6 @@
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,11 @@ from services.reconciler.memory import Sights
 from tests.support.adoption_world import CONFIGURATION, SYSTEMS, AdoptionWorld, await_plan, unknown_key
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench
-from tests.support.operator_world import database_of, provisioner
+from tests.support.operator_world import provisioner
 from tests.support.reconciler_world import changed, tenant_of
 from tests.support.simulator_process import Outside, outside
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(scope="module")
-def bench(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LedgerBench]:
-    made = LedgerBench(kafka_bootstrap, f"t{secrets.token_hex(5)}-", tmp_path_factory.mktemp("ledger"))
-    with made.ledger():
-        yield made
-
-
-@pytest.fixture(scope="module")
-def database(database_admin_url: str) -> Iterator[str]:
-    with database_of(database_admin_url) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +32,6 @@ def systems(tmp_path_factory: pytest.TempPathFactory, database: str, bench: Ledg
     with outside(folder, database, **given) as running, provisioner(bench, running, database):
         await_plan(database)
         yield running
-
-
-@pytest.fixture(scope="module")
-def view(bench: LedgerBench) -> Iterator[TenantView]:
-    with closing(TenantView({"bootstrap.servers": bench.bootstrap}, bench.prefix)) as made:
-        yield made
 
 
 @pytest.fixture

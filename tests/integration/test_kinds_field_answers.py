@@ -20,8 +20,9 @@ from services.provisioner.caller import Caller
 from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.outbound import Outbound
+from tests.support.http_thread import Written
 from tests.support.saga_driver import Saga, plans
-from tests.support.scripted_system import HTML, JSON, PAGE, TEXT, Says, System, Written, answering, shows
+from tests.support.scripted_system import HTML, JSON, PAGE, TEXT, Says, System, answering, shows
 
 KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"
 LONG_US: Final = 1_000 * 10**6

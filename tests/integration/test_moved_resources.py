@@ -18,8 +18,9 @@ from services.provisioner.kinds import TRAITS
 from services.provisioner.kinds.http import HttpKind
 from services.provisioner.kinds.oauth import OAuthKind
 from services.provisioner.kinds.outbound import Outbound
+from tests.support.http_thread import Written
 from tests.support.saga_driver import Saga, plans
-from tests.support.scripted_system import HTML, PAGE, Says, System, Written, answering, shows
+from tests.support.scripted_system import HTML, PAGE, Says, System, answering, shows
 from tests.support.simulator_process import a_call
 
 KEY: Final = "11111111-1111-4111-8111-111111111111:22222222-2222-4222-8222-222222222222"

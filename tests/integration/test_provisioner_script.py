@@ -153,15 +153,21 @@ def test_a_missing_program_is_the_operators_fault_and_rolls_nobody_back(scene: S
 @pytest.fixture
 def slow(scene: Scene, tmp_path: Path) -> Path:
     """A plan of one program that leaves a child and sleeps after it has made its thing; until `fast` is there."""
-    place = tmp_path / "place"
+    word = f'environment.WORD = "{_word(tmp_path / "place")}"'
+    return _planned(scene, tmp_path, SLOW, f"timeout_s = 60\n{word}")
+
+
+def _planned(scene: Scene, folder: Path, program: str, further: str) -> Path:
+    """Gives the scene a plan of one program with further keys; returns the folder of its things."""
+    place, file = folder / "place", folder / "program.py"
     place.mkdir()
-    (tmp_path / "slow.py").write_text(SLOW)
-    argv = json.dumps([sys.executable, str(tmp_path / "slow.py")])
-    (tmp_path / "plan.toml").write_text(
-        f'[[step]]\nname = "thing"\nkind = "script"\nundo = "reverse"\nargv = {argv}\ntimeout_s = 60\n'
-        f'environment = {{ PLACE = "{place}", WORD = "{_word(place)}" }}\n'
+    file.write_text(program)
+    argv = json.dumps([sys.executable, str(file)])
+    (folder / "plan.toml").write_text(
+        f'[[step]]\nname = "thing"\nkind = "script"\nundo = "reverse"\nargv = {argv}\n'
+        f'environment.PLACE = "{place}"\n{further}\n'
     )
-    scene.environment["PLAN_FILE"] = str(tmp_path / "plan.toml")
+    scene.environment["PLAN_FILE"] = str(folder / "plan.toml")
     return place
 
 
@@ -177,7 +183,7 @@ def _running(place: Path) -> list[str]:
             words = path.read_bytes().decode(errors="replace").split("\0")
         except OSError:
             continue
-        if _word(place) in words or str(place.parent / "slow.py") in words:
+        if _word(place) in words or str(place.parent / "program.py") in words:
             found.append(path.parent.name)
     return found
 
@@ -241,16 +247,7 @@ def test_a_worker_that_loses_its_lease_ends_its_program(scene: Scene, slow: Path
 @pytest.fixture
 def lossy(scene: Scene, tmp_path: Path) -> Path:
     """A plan of one program whose first answers are lost."""
-    place = tmp_path / "place"
-    place.mkdir()
-    (tmp_path / "lossy.py").write_text(LOSSY)
-    argv = json.dumps([sys.executable, str(tmp_path / "lossy.py")])
-    (tmp_path / "plan.toml").write_text(
-        f'[[step]]\nname = "thing"\nkind = "script"\nundo = "reverse"\nargv = {argv}\nunknown = "hold"\n'
-        f'inputs.a = "{{configuration.a?}}"\nenvironment = {{ PLACE = "{place}" }}\n'
-    )
-    scene.environment["PLAN_FILE"] = str(tmp_path / "plan.toml")
-    return place
+    return _planned(scene, tmp_path, LOSSY, 'unknown = "hold"\ninputs.a = "{configuration.a?}"')
 
 
 def test_a_lost_answer_to_each_verb_is_looked_up_and_repeated_with_its_own_key(scene: Scene, lossy: Path) -> None:

@@ -15,18 +15,12 @@ from services.adapters.process.clock import now_us
 from services.cli.exits import Exit
 from tests.support.eventually import eventually
 from tests.support.ledger_process import LedgerBench
-from tests.support.operator_world import OperatorWorld, database_of, provisioner
+from tests.support.operator_world import OperatorWorld, provisioner
 from tests.support.provisioner_stage import SYSTEMS
 from tests.support.reconciler_world import changed
 from tests.support.simulator_process import Outside, outside
 
 pytestmark = [pytest.mark.engines, pytest.mark.timeout(400)]
-
-
-@pytest.fixture(scope="module")
-def database(database_admin_url: str) -> Iterator[str]:
-    with database_of(database_admin_url) as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

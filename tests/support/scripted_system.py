@@ -1,19 +1,20 @@
 """A system that answers as a test tells it, over real HTTP: it keeps one resource a path."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Final
+
+from tests.support import http_thread
+from tests.support.http_thread import Written
 
 PAGE: Final = b"<!doctype html><title>Sign in</title>"
 HTML: Final = {"Content-Type": "text/html"}
 TEXT: Final = {"Content-Type": "text/plain"}
 JSON: Final = {"Content-Type": "application/json"}
 
-Written = tuple[int, dict[str, str], bytes]
 Says = Callable[[dict[str, Any] | None], Written]
 
 
@@ -66,30 +67,9 @@ def answering() -> Iterator[System]:
     """A running system."""
     found = System()
 
-    class Handler(BaseHTTPRequestHandler):
-        def _serve(self) -> None:
-            found.traces.append(self.headers.get("traceparent"))
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            status, headers, content = found.answer(self.command, self.path, body)
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if status != 204:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if status != 204:
-                self.wfile.write(content)
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> Written:
+        found.traces.append(request.headers.get("traceparent"))
+        return found.answer(request.command, request.path, body)
 
-        do_PUT = do_GET = do_DELETE = do_POST = _serve  # noqa: N815 - names of http.server
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with http_thread.answering(answer) as found.url:
+        yield found

@@ -4,16 +4,16 @@ It does as real APIs do: POST makes, whatever was made before. A test tells it h
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.support.http_thread import Written, answering
+
 Row = dict[str, Any]
-Written = tuple[int, dict[str, str], bytes]
 Says = Callable[[Row | None], Written]
 
 
@@ -114,34 +114,9 @@ def tenants_api() -> Iterator[TenantsApi]:
     """A running API."""
     api = TenantsApi()
 
-    class Handler(BaseHTTPRequestHandler):
-        def _serve(self) -> None:
-            api.sent.append({name.lower(): value for name, value in self.headers.items()})
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            written = api.answer(self.command, self.path, body)
-            if written is None:
-                self.close_connection = True
-                return
-            status, headers, content = written
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if status != 204:
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if status != 204:
-                self.wfile.write(content)
+    def answer(request: BaseHTTPRequestHandler, body: bytes) -> Written | None:
+        api.sent.append({name.lower(): value for name, value in request.headers.items()})
+        return api.answer(request.command, request.path, body)
 
-        do_PUT = do_GET = do_DELETE = do_POST = do_PATCH = _serve  # noqa: N815 - names of http.server
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    api.url = f"http://127.0.0.1:{server.server_port}"
-    yield api
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(answer) as api.url:
+        yield api
