@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha256
 from typing import Final
 
 from schemas import codec
 from schemas.adoption import AdoptionLine
 from schemas.audit import OperatorAct
 from schemas.event import Observed
+from schemas.removal import set_digest
 from schemas.saga import Journal, Phase
 from schemas.saga_row import SagaRow
 from schemas.tenant import Tenant
@@ -119,7 +119,7 @@ class AdoptionOrder:
 
 def adoption_digest(keys: Sequence[Key]) -> str:
     """Returns the digest of exactly these tenants."""
-    return sha256("\n".join(["adopt", *sorted(keys)]).encode()).hexdigest()[:16]
+    return set_digest(keys, "adopt")
 
 
 class Teller:
